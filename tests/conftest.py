@@ -1,0 +1,33 @@
+"""Settings and fixtures of all tests; the environment is set before anything reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    RAY_USAGE_STATS_ENABLED="0",
+    TOKENIZERS_PARALLELISM="false",
+    WANDB_MODE="offline",
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """The folder that holds sweep.py, the Makefile and the packages."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """A folder of larger test data; KERZOO_TEST_DATA names it, tests that need it skip without."""
+    default = ROOT.parent / "shared" / "data"
+    folder = Path(os.environ.get("KERZOO_TEST_DATA", default)).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}; KERZOO_TEST_DATA names another folder")
+    return folder
