@@ -1,0 +1,73 @@
+"""From plain resolved dicts to validated objects: the one place where `_target_` is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+TARGET = "_target_"
+
+
+def build(node: Any, key: str = "") -> Any:
+    """Build the object that a resolved configuration node describes.
+
+    A mapping with `_target_` becomes an instance of that class, its other keys the arguments;
+    any other mapping, list or value is returned with its members built. Targets are limited to
+    dataclasses inside `kerzoo`, so that a configuration file cannot run foreign code.
+
+    Args:
+        node: A plain dict, list or value (no Hydra or OmegaConf container).
+        key: Where the node stands in the configuration, for error messages.
+
+    Returns:
+        The object, or the node with its members built.
+
+    Raises:
+        ValueError: A target outside kerzoo, an unknown or missing key, or a value that the
+            target's own validation refuses; the message names the key.
+    """
+    if isinstance(node, Mapping):
+        arguments = {
+            name: build(value, f"{key}.{name}" if key else str(name))
+            for name, value in node.items()
+            if name != TARGET
+        }
+        return _instantiate(node[TARGET], arguments, key) if TARGET in node else arguments
+    if isinstance(node, list | tuple):
+        return [build(member, f"{key}[{index}]") for index, member in enumerate(node)]
+    return node
+
+
+def _instantiate(target: str, arguments: dict[str, Any], key: str) -> Any:
+    cls = _resolve(target, key)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    unknown = sorted(set(arguments) - set(fields))
+    if unknown:
+        allowed = ", ".join(sorted(fields)) or "none"
+        raise ValueError(f"{key}.{unknown[0]}: no such key; {target} takes: {allowed}")
+    missing = {name for name, field in fields.items() if _required(field)} - arguments.keys()
+    if missing:
+        raise ValueError(f"{key}.{sorted(missing)[0]}: missing; {target} needs it")
+    try:
+        return cls(**arguments)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _resolve(target: str, key: str) -> type[Any]:
+    module_name, _, name = str(target).rpartition(".")
+    if module_name != "kerzoo" and not module_name.startswith("kerzoo."):
+        raise ValueError(f"{key}.{TARGET}: must name a class inside kerzoo, got {target!r}")
+    try:
+        cls = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{key}.{TARGET}: no such class: {target!r}") from error
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise ValueError(f"{key}.{TARGET}: must be a dataclass of kerzoo, got {target!r}")
+    return cls

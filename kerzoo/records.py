@@ -1,0 +1,254 @@
+"""What a trial leaves on disk: trial.json, the rows of records.jsonl, and who may write them.
+
+    results/NAME/trials/TRIAL_ID/
+        trial.json       what the trial is, its status, its attempts
+        records.jsonl    append-only rows, one per evaluation; the first is step 0
+        trajectory.*     per step: what replays it (kerzoo.trajectory)
+
+One writer at a time: beginning an attempt raises the attempt's number under a lock, and every
+write checks under the same lock that its own number is still the newest. A worker that outlived
+its driver can therefore never add to a trial that was started again. A line that was torn by a
+crash is cut off when the next attempt begins.
+
+This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+
+Status = Literal["planned", "running", "stopped", "finished", "diverged", "failed", "interrupted"]
+ENDED: frozenset[str] = frozenset({"stopped", "finished", "diverged", "failed"})
+"""Statuses after which a trial is not run again by the same command."""
+
+Row = dict[str, Any]
+
+ROW_COLUMNS = (
+    "trial_id",
+    "arm",
+    "kernel",
+    "order",
+    "half_width",
+    "perturbation_scale",
+    "learning_rate",
+    "num_directions",
+    "tuning",
+    "model",
+    "task",
+    "seed",
+    "phase",
+    "rung",
+    "step",
+    "forward_passes",
+    "examples_seen",
+    "tokens_processed",
+    "wall_time_s",
+    "device_time_s",
+    "eval_time_s",
+    "train_loss",
+    "dev_loss",
+    "dev_accuracy",
+    "dev_auc",
+    "diverged",
+    "peak_memory_gib",
+)
+"""Columns of a row, in order. `dev_auc` only where the task is binary."""
+
+TIMING_COLUMNS = frozenset({"wall_time_s", "device_time_s", "eval_time_s", "peak_memory_gib"})
+"""What may differ between two runs that are bit-equal."""
+
+
+class StaleAttemptError(RuntimeError):
+    """This attempt was overtaken by a newer one and may not write any more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialSpec:
+    """A trial as the plan lists it; enough to run it without Hydra.
+
+    Attributes:
+        trial_id: Hash of all that decides the numbers.
+        arm: The method's label.
+        phase: "screen" or "confirm".
+        overrides: The Hydra overrides that lead to it.
+        choices: The option chosen of each configuration group.
+        config: The resolved configuration, a plain dict.
+        rungs: Nominal forward passes at which it is evaluated; the last is its whole budget.
+        command: What reruns it by hand.
+    """
+
+    trial_id: str
+    arm: str
+    phase: str
+    overrides: list[str]
+    choices: dict[str, str]
+    config: dict[str, Any]
+    rungs: list[int]
+    command: str
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrialSpec:
+        """The spec inside an entry of plan.json or a trial.json."""
+        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
+
+
+class TrialFolder:
+    """Reading access to a trial's folder, and the beginning of attempts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    @property
+    def records_path(self) -> Path:
+        """records.jsonl."""
+        return self.path / "records.jsonl"
+
+    @property
+    def trajectory_path(self) -> Path:
+        """trajectory.msgpack."""
+        return self.path / "trajectory.msgpack"
+
+    def lock(self) -> filelock.BaseFileLock:
+        """The lock under which anything in the folder is written."""
+        return filelock.FileLock(self.path / ".lock", timeout=60)
+
+    def create(self, spec: TrialSpec) -> None:
+        """Write trial.json with the status "planned", unless the trial is there already."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.lock():
+            if not (self.path / "trial.json").exists():
+                self._write({**dataclasses.asdict(spec), "status": "planned", "attempts": 0})
+
+    def read(self) -> dict[str, Any]:
+        """The content of trial.json.
+
+        Raises:
+            FileNotFoundError: If the trial was never created.
+        """
+        values: dict[str, Any] = json.loads((self.path / "trial.json").read_text())
+        return values
+
+    @property
+    def status(self) -> Status:
+        """The trial's status; "planned" where nothing is on disk."""
+        try:
+            return self.read()["status"]  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return "planned"
+
+    def rows(self) -> list[Row]:
+        """The complete rows; a torn last line is left out."""
+        return list(iterate_rows(self.records_path))
+
+    def update(self, **values: Any) -> None:
+        """Change entries of trial.json, whoever the writer is (the driver's decisions)."""
+        with self.lock():
+            self._write({**self.read(), **values})
+
+    def begin_attempt(self) -> TrialWriter:
+        """Become the trial's only writer.
+
+        A torn last line of records.jsonl is cut off, older attempts lose the right to write.
+        """
+        with self.lock():
+            values = self.read()
+            cut_torn_line(self.records_path)
+            attempt = int(values["attempts"]) + 1
+            values |= {"attempts": attempt, "status": "running", "failure": None, "ended": None}
+            values.setdefault("started", timestamp())
+            self._write(values)
+        return TrialWriter(self, attempt)
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        write_json(self.path / "trial.json", values)
+
+
+class TrialWriter:
+    """The right of one attempt to write, for as long as no newer attempt has begun.
+
+    Every method raises StaleAttemptError afterwards.
+    """
+
+    def __init__(self, folder: TrialFolder, attempt: int) -> None:
+        self.folder = folder
+        self.attempt = attempt
+        self._lock = folder.lock()
+
+    def append_row(self, row: Row) -> None:
+        """Append a row, durably. Numbers that are not finite become null."""
+        line = json.dumps({name: _finite_or_null(value) for name, value in row.items()})
+        self._append(self.folder.records_path, line.encode() + b"\n", durable=True)
+
+    def append_step(self, record: bytes) -> None:
+        """Append a step to the trajectory."""
+        self._append(self.folder.trajectory_path, record, durable=False)
+
+    def set_status(self, status: Status, **values: Any) -> None:
+        """Record how the attempt stands, or how the trial ended."""
+        if status in ENDED:
+            values.setdefault("ended", timestamp())
+        with self._lock:
+            current = self._check()
+            self.folder._write({**current, "status": status, **values})
+
+    def _append(self, path: Path, data: bytes, durable: bool) -> None:
+        with self._lock:
+            self._check()
+            with path.open("ab", buffering=0) as file:
+                file.write(data)
+                if durable:
+                    os.fsync(file.fileno())
+
+    def _check(self) -> dict[str, Any]:
+        values = self.folder.read()
+        if values["attempts"] != self.attempt:
+            raise StaleAttemptError(
+                f"attempt {self.attempt} of trial {self.folder.path.name} was overtaken by "
+                f"attempt {values['attempts']}"
+            )
+        return values
+
+
+def iterate_rows(path: Path) -> Iterator[Row]:
+    """The complete rows of a records.jsonl; nothing where there is no file."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off what follows the last line break."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Replace a JSON file atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def timestamp() -> str:
+    """Now, in UTC, to the second, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _finite_or_null(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

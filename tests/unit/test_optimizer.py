@@ -1,0 +1,132 @@
+"""KerZOO as a torch optimizer: against a slow twin, and its manners."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from kerzoo.kernels import ConstantKernel, Kernel, PolynomialKernel
+from kerzoo.noise import derive_key
+from kerzoo.optimizer import KerZOO
+
+
+def network() -> nn.Sequential:
+    torch_state = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch_state) * 0.5)
+    return model
+
+
+INPUTS = torch.linspace(-1, 1, 40).reshape(10, 4)
+
+
+def loss_of(model: nn.Module) -> torch.Tensor:
+    return (model(INPUTS) - INPUTS.sum(1, keepdim=True)).square().mean()
+
+
+@pytest.mark.parametrize("kernel", [ConstantKernel(), PolynomialKernel("uniform", 4)])
+def test_fifty_steps_agree_with_a_slow_reference_twin(kernel: Kernel) -> None:
+    fast = network()
+    optimizer = KerZOO(fast.parameters(), lr=1e-2, kernel=kernel, perturbation_scale=1e-2, seed=3)
+    slow = network().double()
+    shapes = [p.shape for p in slow.parameters()]
+    for step in range(50):
+        optimizer.step(lambda: loss_of(fast))
+        u = optimizer.weights.noise.materialise(derive_key(3, "directions", step)).double()
+        pieces = [
+            n.reshape(s) for n, s in zip(u.split([s.numel() for s in shapes]), shapes, strict=True)
+        ]
+        r, weight = optimizer.estimator.draw(step, 0)
+        losses = []
+        with torch.no_grad():
+            for shift in (1e-2 * r, -2e-2 * r, 1e-2 * r):
+                for parameter, piece in zip(slow.parameters(), pieces, strict=True):
+                    parameter.add_(piece, alpha=shift)
+                inputs = INPUTS.double()
+                losses.append(float((slow(inputs) - inputs.sum(1, keepdim=True)).square().mean()))
+            gradient = (losses[0] - losses[1]) / 2e-2 * weight
+            for parameter, piece in zip(slow.parameters(), pieces, strict=True):
+                parameter.sub_(piece, alpha=1e-2 * gradient)
+    for a, b in zip(fast.parameters(), slow.parameters(), strict=True):
+        assert torch.allclose(a.double(), b, atol=2e-4)
+
+
+def test_training_lowers_the_loss() -> None:
+    model = network()
+    optimizer = KerZOO(model.parameters(), lr=2e-2, kernel=ConstantKernel())
+    before = loss_of(model).item()
+    for _ in range(200):
+        optimizer.step(lambda: loss_of(model))
+    assert loss_of(model).item() < before / 2
+
+
+def test_a_state_dict_resumes_bit_for_bit() -> None:
+    through, first, second = network(), network(), network()
+    optimizer = KerZOO(through.parameters(), lr=1e-2)
+    for _ in range(6):
+        optimizer.step(lambda: loss_of(through))
+    begun = KerZOO(first.parameters(), lr=1e-2)
+    for _ in range(3):
+        begun.step(lambda: loss_of(first))
+    second.load_state_dict(first.state_dict())
+    resumed = KerZOO(second.parameters(), lr=1e-2)
+    resumed.load_state_dict(begun.state_dict())
+    for _ in range(3):
+        resumed.step(lambda: loss_of(second))
+    for a, b in zip(through.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_weights_written_from_outside_are_taken_over() -> None:
+    model = network()
+    optimizer = KerZOO(model.parameters(), lr=0.0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.25)
+    optimizer.step(lambda: loss_of(model))
+    assert all(bool((p == 0.25).all()) for p in model.parameters())
+
+
+def test_replaying_the_logged_updates_rebuilds_the_weights_bit_for_bit() -> None:
+    model, copy = network(), network()
+    optimizer = KerZOO(model.parameters(), lr=1e-2, num_directions=2)
+    replayed = KerZOO(copy.parameters(), lr=1e-2, num_directions=2, num_threads=2)
+    for _ in range(10):
+        estimate = optimizer.estimate(lambda: loss_of(model))
+        replayed.replay(optimizer.apply(estimate))
+    for a, b in zip(model.parameters(), copy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight() -> None:
+    model = network()
+    optimizer = KerZOO(model.parameters(), lr=1e-2)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match="estimate must be finite"):
+        optimizer.step(lambda: float("nan"))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert optimizer.last_step == 0
+
+
+def test_an_estimate_of_another_step_is_refused() -> None:
+    model = network()
+    optimizer = KerZOO(model.parameters(), lr=1e-2)
+    estimate = optimizer.estimate(lambda: loss_of(model))
+    optimizer.apply(estimate)
+    with pytest.raises(ValueError, match="estimate must belong to step 1"):
+        optimizer.apply(estimate)
+
+
+def test_a_step_without_a_closure_is_refused() -> None:
+    with pytest.raises(ValueError, match="closure is required"):
+        KerZOO(network().parameters(), lr=1e-2).step()
+
+
+def test_the_global_generator_is_untouched() -> None:
+    model = network()
+    before = torch.get_rng_state()
+    KerZOO(model.parameters(), lr=1e-2).step(lambda: loss_of(model))
+    assert torch.equal(before, torch.get_rng_state())
