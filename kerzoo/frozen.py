@@ -1,0 +1,201 @@
+"""Outputs of the frozen layers: computed once per example, kept on disk, shared by all workers.
+
+When only the last k layers move, the layers below give the same output for an example at every
+step of every trial. They are run once over each split, in a fixed order with fixed padding and one
+thread a batch, so that the content depends neither on which trial asked first nor on the number of
+threads; the file is then memory-mapped by everybody. The model runs with the frozen layers
+replaced by the stored outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+from torch import nn
+
+from kerzoo.assets import cache_folder
+from kerzoo.models import LoadedModel
+from kerzoo.progress import Progress, no_progress
+from kerzoo.tasks import TokenizedSplit
+from kerzoo.tuning import decoder_layers
+
+BATCH_EXAMPLES = 16
+"""Examples of a batch when the cache is filled; part of its identity."""
+
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenOutputs:
+    """The frozen layers' outputs for one split, memory-mapped.
+
+    Attributes:
+        values: One row per token of the split. Shape: [tokens, hidden].
+        split: The split, whose offsets say which rows belong to which example.
+    """
+
+    values: torch.Tensor
+    split: TokenizedSplit
+
+    def batch(self, indices: list[int], length: int) -> torch.Tensor:
+        """Outputs of some examples, padded on the right with zeros.
+
+        Shape: [len(indices), length, hidden].
+        """
+        batch = self.values.new_zeros(len(indices), length, self.values.shape[1])
+        for row, index in enumerate(indices):
+            start, stop = int(self.split.offsets[index]), int(self.split.offsets[index + 1])
+            batch[row, : stop - start] = self.values[start:stop]
+        return batch
+
+
+class CachedEntry(nn.Module):
+    """Stands where the last frozen layer stood and returns what it is given in advance."""
+
+    outputs: torch.Tensor | None = None
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        """The outputs set for the batch at hand."""
+        assert self.outputs is not None
+        return self.outputs
+
+
+class SkippedLayer(nn.Module):
+    """Stands where a frozen layer stood whose output nobody needs."""
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        """Its input."""
+        return hidden_states
+
+
+@contextlib.contextmanager
+def frozen_layers_replaced(model: nn.Module, first: int) -> Iterator[CachedEntry]:
+    """Within the block, layers 0 … first − 1 are replaced by one entry that returns cached outputs.
+
+    The number and the indices of the layers stay as they are.
+    """
+    layers = decoder_layers(model)  # type: ignore[arg-type]
+    originals = list(layers[:first])
+    entry = CachedEntry()
+    try:
+        for index in range(first - 1):
+            layers[index] = SkippedLayer()
+        layers[first - 1] = entry
+        yield entry
+    finally:
+        for index, layer in enumerate(originals):
+            layers[index] = layer
+
+
+def frozen_outputs(
+    loaded: LoadedModel,
+    fingerprint: str,
+    split: TokenizedSplit,
+    first: int,
+    num_threads: int = 1,
+    progress: Progress = no_progress,
+) -> FrozenOutputs:
+    """The outputs of layer first − 1 for a split: from the cache, or computed into it.
+
+    Args:
+        loaded: The untouched model.
+        fingerprint: Of its weights.
+        split: The examples.
+        first: Index of the first layer that moves; ≥ 1.
+        num_threads: Batches computed at the same time, each by one thread; changes no bit.
+        progress: Told about batches done.
+    """
+    model = loaded.model
+    hidden = int(model.config.hidden_size)
+    identity = {
+        "format": _FORMAT,
+        "model": fingerprint,
+        "dtype": str(model.dtype),
+        "device": model.device.type,
+        "first_trainable_layer": first,
+        "split": split.fingerprint,
+        "batch_examples": BATCH_EXAMPLES,
+        "torch": torch.__version__,
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache_folder() / "frozen"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{key}.bin"
+    with filelock.FileLock(folder / f"{key}.lock"):
+        if not path.exists():
+            _fill(path, loaded, split, first, num_threads, progress)
+            (folder / f"{key}.json").write_text(json.dumps(identity, indent=1))
+    shape = (len(split.tokens), hidden)
+    values = torch.from_file(str(path), shared=False, size=shape[0] * shape[1], dtype=model.dtype)
+    return FrozenOutputs(values.view(shape), split)
+
+
+def _fill(
+    path: Path,
+    loaded: LoadedModel,
+    split: TokenizedSplit,
+    first: int,
+    num_threads: int,
+    progress: Progress,
+) -> None:
+    model = loaded.model
+    temporary = path.with_suffix(f".{os.getpid()}")
+    shape = (len(split.tokens), int(model.config.hidden_size))
+    values = torch.from_file(
+        str(temporary), shared=True, size=shape[0] * shape[1], dtype=model.dtype
+    ).view(shape)
+    order = split.order_by_length()
+    batches = [order[i : i + BATCH_EXAMPLES] for i in range(0, len(order), BATCH_EXAMPLES)]
+
+    def compute(indices: list[int]) -> None:
+        tokens, lengths, _ = split.batch(indices, loaded.pad_token_id)
+        try:
+            with torch.inference_mode():
+                model.base_model(input_ids=tokens.to(model.device), use_cache=False)
+        except _LayerReachedError as reached:
+            outputs = reached.outputs
+        for row, (index, length) in enumerate(zip(indices, lengths.tolist(), strict=True)):
+            start = int(split.offsets[index])
+            values[start : start + length] = outputs[row, :length].to(values.device)
+
+    handle = decoder_layers(model)[first - 1].register_forward_hook(_stop_forward)
+    try:
+        with one_torch_thread(), ThreadPoolExecutor(num_threads, "frozen") as pool:
+            for done, _ in enumerate(pool.map(compute, batches), start=1):
+                progress("computing the frozen layers' outputs", done, len(batches))
+    finally:
+        handle.remove()
+    os.replace(temporary, path)
+
+
+class _LayerReachedError(Exception):
+    """Ends a forward pass at the layer whose output is wanted: the layers above are not needed."""
+
+    def __init__(self, outputs: torch.Tensor) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+
+def _stop_forward(layer: nn.Module, arguments: Any, outputs: torch.Tensor) -> None:
+    raise _LayerReachedError(outputs)
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Within the block, each torch operation runs on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,89 @@
+"""The classification loss over label words, from the logits that it needs and no others.
+
+For an example with prompt x and label words w_1 … w_C (single tokens), the scores are the
+language model's next-token logits of the label words at the prompt's last token,
+
+    s_c = logits(x)[last, w_c],    loss = −log softmax(s)[label],
+
+so the output matrix is applied at one position to C rows, in fp32. This equals the loss that the
+full logits give.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from kerzoo.frozen import CachedEntry, FrozenOutputs
+from kerzoo.models import LoadedModel
+from kerzoo.tasks import TokenizedSplit
+
+
+class LabelWordLoss:
+    """Scores and loss of examples of one split, at the model's current parameters.
+
+    Args:
+        loaded: The model, with whatever adapters are attached.
+        split: The examples.
+        frozen: The frozen layers' outputs for the split, where the layers are replaced.
+        entry: The module that hands those outputs to the model.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        split: TokenizedSplit,
+        frozen: FrozenOutputs | None = None,
+        entry: CachedEntry | None = None,
+    ) -> None:
+        assert (frozen is None) == (entry is None)
+        self.loaded = loaded
+        self.split = split
+        self.frozen = frozen
+        self.entry = entry
+
+    @torch.inference_mode()
+    def scores(self, indices: list[int]) -> torch.Tensor:
+        """Logits of the label words at the label position. Shape: [B, C], fp32."""
+        model = self.loaded.model
+        tokens, lengths, _ = self.split.batch(indices, self.loaded.pad_token_id)
+        if self.frozen is not None and self.entry is not None:
+            self.entry.outputs = self.frozen.batch(indices, tokens.shape[1]).to(model.device)
+        try:
+            # Padding is on the right and attention causal: no mask is needed up to the label.
+            hidden = model.base_model(input_ids=tokens.to(model.device), use_cache=False)
+        finally:
+            if self.entry is not None:
+                self.entry.outputs = None
+        rows = torch.arange(len(indices), device=model.device)
+        last = hidden.last_hidden_state[rows, lengths.to(model.device) - 1]
+        return label_scores(model.get_output_embeddings(), last, self.split.label_token_ids)
+
+    def loss(self, indices: list[int]) -> float:
+        """Mean cross-entropy over a batch, in nats."""
+        labels = self.split.labels[indices].to(self.loaded.model.device)
+        return float(F.cross_entropy(self.scores(indices), labels))
+
+    def num_tokens(self, indices: list[int]) -> int:
+        """Tokens of a batch, padding excluded."""
+        return sum(int(self.split.offsets[i + 1] - self.split.offsets[i]) for i in indices)
+
+
+def label_scores(
+    head: nn.Module | None, hidden: torch.Tensor, label_token_ids: torch.Tensor
+) -> torch.Tensor:
+    """Rows of the output layer for the label words, applied in fp32.
+
+    Args:
+        head: The model's output layer (`torch.nn.Linear`).
+        hidden: Hidden state at the label position. Shape: [B, hidden].
+        label_token_ids: Shape: [C].
+
+    Returns:
+        Shape: [B, C], fp32.
+    """
+    assert isinstance(head, nn.Linear)
+    ids = label_token_ids.to(hidden.device)
+    bias = None if head.bias is None else head.bias[ids].float()
+    return F.linear(hidden.float(), head.weight[ids].float(), bias)

@@ -1,0 +1,188 @@
+"""What the trials of one process share: a loaded model, tokenised data, frozen outputs.
+
+A worker that runs one trial after another loads each of them once. Before a trial starts, a
+checksum of all the model's weights is compared with the one taken when it was loaded; a model
+that was changed is loaded again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import resource
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from kerzoo.evaluation import Metrics, evaluate
+from kerzoo.frozen import CachedEntry, frozen_layers_replaced, frozen_outputs
+from kerzoo.losses import LabelWordLoss
+from kerzoo.models import LoadedModel
+from kerzoo.options import TrialOptions
+from kerzoo.progress import Progress, no_progress
+from kerzoo.tasks import TokenizedSplit
+from kerzoo.tuning import first_trainable_layer
+
+GIB = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """A trial's model and data, ready to train.
+
+    Attributes:
+        parameters: The trainable parameters, in a fixed order.
+        train: The loss on training examples.
+        dev: The loss on dev examples.
+    """
+
+    parameters: list[nn.Parameter]
+    train: LabelWordLoss
+    dev: LabelWordLoss
+
+
+class Workspace:
+    """Opens trials one after another; keeps the newest model, data and first evaluations.
+
+    Args:
+        num_threads: Threads for one-time preparation; changes no bit of any result.
+        progress: Told about long preparations.
+    """
+
+    def __init__(self, num_threads: int = 1, progress: Progress = no_progress) -> None:
+        self.num_threads = num_threads
+        self.progress = progress
+        self._model: tuple[str, LoadedModel, int] | None = None
+        self._splits: dict[str, TokenizedSplit] = {}
+        self._first_metrics: dict[str, Metrics] = {}
+
+    @contextlib.contextmanager
+    def open(self, options: TrialOptions) -> Iterator[Bench]:
+        """Model and data of a trial; within the block its parameters may be changed.
+
+        Raises:
+            ValueError: When model, task and tuning do not fit each other.
+        """
+        loaded = self.load(options)
+        splits = {name: self._split(options, loaded, name) for name in ("train", "dev")}
+        tuning = options.tuning
+        with contextlib.ExitStack() as stack:
+            if tuning.changes_base_model:
+                stack.callback(self._forget_model)
+            parameters = stack.enter_context(tuning.attach(loaded.model, options.training.seed))
+            losses = self._losses(stack, options, loaded, splits)
+            yield Bench(list(parameters.values()), losses["train"], losses["dev"])
+
+    def first_metrics(self, options: TrialOptions, bench: Bench) -> Metrics:
+        """Dev metrics before any update; evaluated once for trials that start alike."""
+        key = _key(options.model, options.task, options.tuning, options.training.seed)
+        if key not in self._first_metrics:
+            self._first_metrics[key] = evaluate(bench.dev)
+        return self._first_metrics[key]
+
+    def load(self, options: TrialOptions) -> LoadedModel:
+        """The trial's model, untouched: the one at hand if its checksum is right."""
+        key = _key(options.model, options.training.device)
+        if self._model is not None and self._model[0] == key:
+            _, loaded, expected = self._model
+            if weights_checksum(loaded.model) == expected:
+                return loaded
+        self._model = None
+        self.progress(f"loading {options.model.name}", 0, 1)
+        loaded = options.model.load(options.training.device)
+        self.progress(f"loading {options.model.name}", 1, 1)
+        self._model = (key, loaded, weights_checksum(loaded.model))
+        return loaded
+
+    def _forget_model(self) -> None:
+        self._model = None
+
+    def _split(self, options: TrialOptions, loaded: LoadedModel, name: str) -> TokenizedSplit:
+        key = _key(options.model, options.task, name)
+        if key not in self._splits:
+            self._splits[key] = options.task.tokenize(loaded.tokenizer, name)
+        return self._splits[key]
+
+    def _losses(
+        self,
+        stack: contextlib.ExitStack,
+        options: TrialOptions,
+        loaded: LoadedModel,
+        splits: dict[str, TokenizedSplit],
+    ) -> dict[str, LabelWordLoss]:
+        first = first_trainable_layer(loaded.model, options.tuning.last_layers)
+        if first == 0:
+            return {name: LabelWordLoss(loaded, split) for name, split in splits.items()}
+        stored = {
+            name: frozen_outputs(
+                loaded,
+                _model_fingerprint(options.model),
+                split,
+                first,
+                self.num_threads,
+                self.progress,
+            )
+            for name, split in splits.items()
+        }
+        entry: CachedEntry = stack.enter_context(frozen_layers_replaced(loaded.model, first))
+        return {n: LabelWordLoss(loaded, s, stored[n], entry) for n, s in splits.items()}
+
+
+@functools.lru_cache(maxsize=8)
+def _model_fingerprint(model: Any) -> str:
+    return str(model.fingerprint())
+
+
+def weights_checksum(model: nn.Module) -> int:
+    """Sum of all parameters' bit patterns, mod 2⁶⁴; exact and independent of the order."""
+    total = 0
+    for parameter in model.parameters():
+        bits = parameter.detach().contiguous().view(torch.uint8).view(torch.int16)
+        total += int(bits.sum(dtype=torch.int64))
+    return total % (1 << 64)
+
+
+def peak_memory_gib(device: str) -> float:
+    """Peak device memory of this process, or its peak resident memory on a CPU, in GiB."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+def synchronise(device: str) -> None:
+    """Wait until the device has done what was asked of it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+class Stopwatch:
+    """Wall time of a trial over its attempts, replay apart.
+
+    Args:
+        before: Seconds that earlier attempts spent.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._start = time.perf_counter() - before
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds so far, with those of earlier attempts."""
+        return time.perf_counter() - self._start
+
+    def discount(self, seconds: float) -> None:
+        """Take time off that does not count."""
+        self._start += seconds
+
+
+def _key(*parts: Any) -> str:
+    return json.dumps(
+        [dataclasses.asdict(p) if dataclasses.is_dataclass(p) else p for p in parts],  # type: ignore[arg-type]
+        sort_keys=True,
+        default=str,
+    )
