@@ -1,0 +1,111 @@
+"""Run a sweep: compose, validate, plan, execute, report. `python sweep.py --help` teaches."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from sweeps.compose import ConfigError, list_sweeps
+from sweeps.plan import Plan, archive, check_same_study, make_plan
+from sweeps.plan_table import print_plan
+from sweeps.runner import run_plan
+
+HELP = """\
+usage: python sweep.py +sweep=NAME [OVERRIDE ...]
+
+Plans a sweep, runs what is left of it with Ray Tune, and writes the report. The same command
+again resumes: ended trials are skipped, interrupted ones continue where they were.
+
+  python sweep.py                                      list the sweeps
+  python sweep.py +sweep=quickstart                    MeZO against KerZOO, ten minutes on two cores
+  python sweep.py +sweep=opt2.7b plan_only=true        show trials, cost and what they can detect
+  python sweep.py +sweep=opt2.7b model=opt-tiny name=rehearsal training.forward_passes=48
+
+An override is key=value (Hydra). Groups, each a folder of conf/: arm, model, task, kernel,
+bandwidth, perturbation, tuning, training, search, scheduler, cluster, tracking. Often used:
+
+  training.learning_rate=1e-2       a value of every trial; a swept key is pinned to it
+  training.forward_passes=144       a trial's whole budget
+  model.path=DIR  task.data_dir=DIR a local Hugging Face folder, local data files
+  scheduler=fifo                    no early stopping
+  tracking=none  tracking.mode=online
+  cluster.num_cpus=2                CPUs that Ray may use; cluster=auto joins a running cluster
+  name=NAME  fresh=true             another results folder; archive the old results first
+
+Results: results/NAME/ with plan.json, trials/, wandb/ and report/report.html.
+Exit codes: 0 done; 1 some trials failed; 2 the configuration is wrong; 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    overrides = list(sys.argv[1:] if arguments is None else arguments)
+    console = Console(highlight=False)
+    if {"-h", "--help"} & set(overrides):
+        print(HELP, end="")
+        return 0
+    if not overrides:
+        print_sweeps(console)
+        return 0
+    try:
+        plan = make_plan(overrides, shlex.join(["python", "sweep.py", *overrides]))
+        print_plan(plan, console)
+        if plan.sweep.plan_only:
+            return 0
+        code = execute(plan, console)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        code = 130
+    if code != 2:
+        report(plan, console)
+    if code == 130:
+        console.print("Interrupted. The same command continues.")
+    return code
+
+
+def execute(plan: Plan, console: Console) -> int:
+    """Check, write the plan, run its trials; returns the exit code."""
+    if not plan.sweep.fresh:
+        check_same_study(plan)
+    plan.check_available()
+    if plan.sweep.fresh and (archived := archive(plan.folder)):
+        console.print(f"Archived the old results as {archived}")
+    plan.write()
+    plan.create_trials()
+    return run_plan(plan, console)
+
+
+def report(plan: Plan, console: Console) -> None:
+    """Build the report from the records and say where it lies."""
+    from analysis import build_report
+
+    try:
+        path = build_report([plan.folder])
+    except ValueError as error:
+        console.print(f"No report yet: {error}")
+        return
+    console.print(f"Report: {os.path.relpath(path)}", soft_wrap=True)
+
+
+def print_sweeps(console: Console) -> None:
+    """Each sweep with a line, and how to run one."""
+    sweeps = list_sweeps()
+    width = max(map(len, sweeps))
+    console.print("Sweeps (conf/sweep):\n")
+    for name, line in sweeps.items():
+        console.print(f"  {name:<{width}}  {line}", soft_wrap=True)
+    console.print(
+        "\nRun one:        python sweep.py +sweep=NAME\n"
+        "Its cost first: python sweep.py +sweep=NAME plan_only=true\n"
+        "More:           python sweep.py --help"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

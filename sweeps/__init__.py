@@ -1,0 +1,1 @@
+"""The orchestration: Hydra composes a plan of trials, Ray Tune runs them, records stay on disk."""

@@ -1,0 +1,63 @@
+"""Tune's events, passed on to the records, the display and W&B."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray import tune
+
+from kerzoo.records import ENDED, TrialFolder, timestamp
+from sweeps.progress import Display
+from sweeps.tracking import WandbMirror
+
+
+class SweepCallback(tune.Callback):
+    """Follows trials; writes down what only the driver knows: stopped, or lost for good.
+
+    Args:
+        folders: Of all trials.
+        display: What a person sees.
+        mirror: W&B.
+    """
+
+    def __init__(
+        self, folders: Mapping[str, TrialFolder], display: Display, mirror: WandbMirror
+    ) -> None:
+        super().__init__()
+        self.folders = dict(folders)
+        self.display = display
+        self.mirror = mirror
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A worker took a trial up."""
+        self.display.started(trial.config["trial_id"])
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial reported a row."""
+        if result.get("rung") is not None:
+            identity = trial.config["trial_id"]
+            self.display.arrived(identity, result)
+            self.mirror.update(identity)
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial ended by itself, or the scheduler ended it."""
+        self._end(trial.config["trial_id"], {"status": "stopped"})
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial's worker was lost more often than `cluster.max_failures` allows."""
+        failure = {
+            "kind": "WorkerLost",
+            "message": "the worker was lost more often than cluster.max_failures allows",
+            "traceback": str(getattr(trial, "get_error", lambda: "")() or ""),
+        }
+        self._end(trial.config["trial_id"], {"status": "failed", "failure": failure})
+
+    def _end(self, identity: str, values: dict[str, Any]) -> None:
+        folder = self.folders[identity]
+        if folder.status not in ENDED:
+            folder.update(**values, ended=timestamp())
+        self.display.ended(identity, folder.status)
+        self.mirror.update(identity)

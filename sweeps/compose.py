@@ -1,0 +1,207 @@
+"""Hydra in, plain dicts out: the only module that composes configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import hydra.core.hydra_config
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from sweeps import schema
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+LARGE_MODEL_PARAMETERS = 1_000_000_000
+"""Models from this size on are planned for a GPU by training.device=auto."""
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong; nothing was started."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Composed:
+    """A composed configuration.
+
+    Attributes:
+        config: Everything, resolved, as plain dicts.
+        choices: The option chosen of each group.
+        overrides: What it was composed from.
+    """
+
+    config: dict[str, Any]
+    choices: dict[str, str]
+    overrides: tuple[str, ...]
+
+    @property
+    def sweep(self) -> schema.SweepConfig:
+        """The sweep's own values, validated.
+
+        Raises:
+            ConfigError: For a value outside its range.
+        """
+        try:
+            sections = {
+                "search": schema.SearchOptions,
+                "scheduler": schema.SchedulerOptions,
+                "cluster": schema.ClusterOptions,
+                "tracking": schema.TrackingOptions,
+                "arm": schema.ArmLabel,
+            }
+            values = {
+                key: sections[key](**value) if key in sections else value
+                for key, value in self.config.items()
+            }
+            return schema.SweepConfig(**values)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+
+    def trial_config(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The part that decides a trial, with some dotted keys set to other values."""
+        config: dict[str, Any] = {group: _copy(self.config[group]) for group in schema.TRIAL_GROUPS}
+        for key, value in values.items():
+            _set(config, key, value)
+        training = config["training"]
+        if training.get("device") == "auto":
+            training["device"] = automatic_device(int(config["model"]["num_parameters"]))
+        return config
+
+
+def compose(overrides: Sequence[str]) -> Composed:
+    """Compose the configuration that a command line asks for.
+
+    Raises:
+        ConfigError: Naming the key and the allowed values.
+    """
+    return _compose(tuple(overrides))
+
+
+@functools.lru_cache(maxsize=4096)
+def _compose(overrides: tuple[str, ...]) -> Composed:
+    schema.register()
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_module("conf", version_base="1.3"):
+            config = hydra.compose("config", list(overrides), return_hydra_config=True)
+            choices = {
+                str(group): str(option)
+                for group, option in config.hydra.runtime.choices.items()
+                if not str(group).startswith("hydra")
+            }
+            with open_dict(config):
+                del config["hydra"]
+            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+    assert isinstance(plain, dict)
+    return Composed({str(k): v for k, v in plain.items()}, choices, overrides)
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Key → value of a command line's overrides; values as Hydra reads them.
+
+    Raises:
+        ConfigError: If one of them is no override.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return {o.key_or_group: o.value() for o in parsed}
+    except HydraException as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def list_sweeps() -> dict[str, str]:
+    """Name of each sweep in conf/sweep, with the line that says what it is."""
+    sweeps = {}
+    for path in sorted((CONF / "sweep").glob("*.yaml")):
+        comments = [line[1:].strip() for line in path.read_text().splitlines() if line[:1] == "#"]
+        name = path.name.removesuffix(".yaml")
+        sweeps[name] = next((c for c in comments if not c.startswith("@")), "")
+    return sweeps
+
+
+@functools.cache
+def _cuda_is_available() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def automatic_device(num_parameters: int) -> str:
+    """What training.device=auto means for a model of this size on this machine."""
+    large = num_parameters >= LARGE_MODEL_PARAMETERS
+    return "cuda" if large or _cuda_is_available() else "cpu"
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _copy(v) for k, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list) else value
+
+
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    node: Any = config
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node:
+        siblings = sorted(node) if isinstance(node, dict) else sorted(config)
+        raise ConfigError(_unknown_key(key, siblings))
+    node[last] = value
+
+
+def _explain(error: Exception) -> str:
+    """A Hydra or OmegaConf error as: which key, what is wrong, what is allowed."""
+    cause = error.__cause__
+    text = str(error)
+    match = re.search(r"full_key: (\S+)", str(cause) if cause is not None else text)
+    if match and ("not in struct" in str(cause) or "not in '" in str(cause)):
+        key = match.group(1)
+        return _unknown_key(key, _known_keys(key.rpartition(".")[0]))
+    if "Available options" in text:
+        head, _, options = text.partition("Available options in ")
+        group, _, listed = options.partition(":\n")
+        names = [line.strip() for line in listed.splitlines() if line.startswith("\t")]
+        names = [name for name in names if not name.startswith("provider=")]
+        asked = re.search(r"Could not find '(.+?)'", head)
+        value = asked.group(1).rpartition("/")[2] if asked else "?"
+        group = group.strip("'")
+        return (
+            f"{group}: no option {value!r}{_suggest(value, names)}; {group} is one of: "
+            + ", ".join(names)
+        )
+    if cause is not None and match:
+        reason = str(cause).splitlines()[0]
+        return f"{match.group(1)}: {reason}"
+    lines = [line for line in text.splitlines() if line.strip() and "hydra.cc" not in line]
+    return " ".join(line.strip() for line in lines)
+
+
+def _known_keys(parent: str) -> list[str]:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        node: Any = hydra.compose("config")
+    for part in filter(None, parent.split(".")):
+        node = node.get(part) if isinstance(node, DictConfig) else None
+    return sorted(str(key) for key in node) if isinstance(node, DictConfig) else []
+
+
+def _unknown_key(key: str, siblings: Sequence[str]) -> str:
+    parent, _, last = key.rpartition(".")
+    where = f"{parent} has" if parent else "the configuration has"
+    return f"{key}: no such key{_suggest(last, siblings)}; {where}: {', '.join(siblings)}"
+
+
+def _suggest(word: str, options: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, options, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,144 @@
+"""What a plan will cost, and what it will be able to see, before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from scipy import optimize, stats
+
+from kerzoo.options import TrialOptions
+
+GIB = 1 << 30
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+FLOPS_PER_S = {"cpu": 3.0e10, "cuda": 1.5e14}
+"""Assumed arithmetic rate of one CPU thread, and of one GPU, when no step was timed."""
+MEMORY_BYTES_PER_S = {"cpu": 1.0e10, "cuda": 1.5e12}
+"""Assumed rate at which noise is made and weights are written."""
+PAIRED_SD_POINTS = 2.0
+"""Assumed standard deviation of paired accuracy differences between seeds, in points."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialCost:
+    """Estimated cost of one trial.
+
+    Attributes:
+        forward_passes: The whole budget.
+        memory_gib: Weights, master copy of the trainable ones, and activations of a batch.
+        device_s: Seconds of one device (a GPU, or the trial's CPU threads).
+    """
+
+    forward_passes: int
+    memory_gib: float
+    device_s: float
+
+
+def estimate_trial(options: TrialOptions, step_s: float | None = None) -> TrialCost:
+    """Cost of a trial from sizes alone, or from a measured duration of its step.
+
+    The arithmetic of a forward pass is 2 · parameters · tokens, at the task's full length; with
+    the last k layers only their share of the parameters computes. Three passes over the
+    trainable weights are added for each direction.
+    """
+    model, training = options.model, options.training
+    layers = options.tuning.last_layers or model.num_layers
+    share = min(1.0, layers / model.num_layers)
+    trainable = options.tuning.count_parameters(
+        model.num_parameters, model.num_layers, model.hidden_size
+    )
+    width = BYTES[model.dtype]
+    tokens = training.batch_size * options.task.max_length
+    activations = tokens * model.hidden_size * 16 * width
+    memory = (model.num_parameters * width + trainable * 4 + activations) / GIB
+    if step_s is None:
+        rate = FLOPS_PER_S[training.device] * (training.threads if training.device == "cpu" else 1)
+        forward_s = 2 * model.num_parameters * share * tokens / rate
+        pass_s = trainable * 12 / MEMORY_BYTES_PER_S[training.device]
+        step_s = training.forward_passes_per_step * forward_s + 3 * training.num_directions * pass_s
+    return TrialCost(training.forward_passes, memory, step_s * training.num_steps)
+
+
+def expected_share(rungs: Sequence[int], reduction_factor: float | None) -> float:
+    """Share of the full budget that successive halving spends, if a rung keeps its best 1/η.
+
+    Args:
+        rungs: Nominal forward passes of each rung.
+        reduction_factor: η, or None when nothing is stopped.
+    """
+    if reduction_factor is None:
+        return 1.0
+    lengths = [b - a for a, b in zip([0, *rungs], rungs, strict=False)]
+    spent = sum(length / reduction_factor**i for i, length in enumerate(lengths))
+    return spent / rungs[-1]
+
+
+def smallest_detectable_effect(num_seeds: int, sd: float, power: float = 0.8) -> float | None:
+    """The paired mean difference that a two-sided t-test at 5 % finds with the given power.
+
+    Exact for normal differences, by the noncentral t distribution.
+
+    Args:
+        num_seeds: Pairs.
+        sd: Standard deviation of the paired differences, in the unit of the result.
+        power: Probability of finding it.
+
+    Returns:
+        None with fewer than two pairs, which have no interval.
+    """
+    if num_seeds < 2:
+        return None
+    freedom = num_seeds - 1
+    critical = stats.t.ppf(0.975, freedom)
+
+    def shortfall(effect: float) -> float:
+        shift = effect * math.sqrt(num_seeds)
+        missed = stats.nct.cdf(critical, freedom, shift) - stats.nct.cdf(-critical, freedom, shift)
+        return float(1.0 - missed - power)
+
+    return float(optimize.brentq(shortfall, 1e-6, 100.0)) * sd
+
+
+def summarise(
+    trials: Sequence[TrialOptions],
+    reduction_factor: float | None,
+    num_seeds: int,
+    step_s: float | None = None,
+) -> dict[str, Any]:
+    """The plan's cost as it stands in plan.json."""
+    costs = [estimate_trial(options, step_s) for options in trials]
+    shares = [expected_share(o.training.nominal_rungs, reduction_factor) for o in trials]
+    device = trials[0].training.device
+    effect = smallest_detectable_effect(num_seeds, PAIRED_SD_POINTS)
+    unit = "GPU" if device == "cuda" else "CPU slot"
+    basis = (
+        f"a measured step of {step_s:.2f} s"
+        if step_s
+        else f"{FLOPS_PER_S[device]:.1e} FLOP/s per {'GPU' if device == 'cuda' else 'CPU thread'} "
+        "and sequences of full length; evaluation not counted"
+    )
+    return {
+        "trials": len(trials),
+        "forward_passes": sum(c.forward_passes for c in costs),
+        "forward_passes_expected": round(
+            sum(c.forward_passes * s for c, s in zip(costs, shares, strict=True))
+        ),
+        "forward_passes_per_trial": max(c.forward_passes for c in costs),
+        "memory_gib_per_trial": max(c.memory_gib for c in costs),
+        "device": device,
+        "device_hours": sum(c.device_s for c in costs) / 3600,
+        "device_hours_expected": sum(c.device_s * s for c, s in zip(costs, shares, strict=True))
+        / 3600,
+        "assumption": f"hours of one {unit}, from {basis}",
+        "seeds": num_seeds,
+        "smallest_detectable_effect": effect,
+        "smallest_detectable_effect_note": (
+            "one seed a cell: a screen ranks cells, it decides nothing; an interval needs at "
+            "least two seeds"
+            if effect is None
+            else f"accuracy points, two-sided 5 %, power .80, {num_seeds} paired seeds, if paired "
+            f"differences have a standard deviation of {PAIRED_SD_POINTS:g} points"
+        ),
+    }

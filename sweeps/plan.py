@@ -1,0 +1,260 @@
+"""The plan: the explicit list of trials, each with its identity, in the order they start."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import platform
+import random
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import kerzoo
+from kerzoo.identity import trial_id
+from kerzoo.options import TrialOptions
+from kerzoo.records import TrialFolder, TrialSpec, timestamp, write_json
+from sweeps import cost, schema
+from sweeps.compose import Composed, ConfigError, compose, parse_overrides
+from sweeps.space import Cell, expand, factors_of, split_cell
+
+SCHEMA_VERSION = 1
+PACKAGES = ("torch", "transformers", "peft", "ray", "hydra-core", "wandb", "numpy")
+ROOT = Path(__file__).resolve().parent.parent
+_SWEEP_KEYS = ("name", "description", "results_dir", "space", "baseline", "plan_only", "fresh")
+_SWEEP_KEYS += ("time_budget_s", "search", "scheduler", "cluster", "tracking")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A validated plan.
+
+    Attributes:
+        sweep: The sweep's own values.
+        folder: Its results folder.
+        specs: The trials, in starting order.
+        options: The same trials as objects.
+        content: What plan.json holds.
+    """
+
+    sweep: schema.SweepConfig
+    folder: Path
+    specs: list[TrialSpec]
+    options: list[TrialOptions]
+    content: dict[str, Any]
+
+    def trial_folder(self, trial: str) -> TrialFolder:
+        """The folder of a trial."""
+        return TrialFolder(self.folder / "trials" / trial)
+
+    def write(self, **values: Any) -> None:
+        """Write plan.json, with some entries replaced."""
+        self.content.update(values)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "plan.json", self.content)
+
+    def create_trials(self) -> None:
+        """Write a trial.json for each new trial."""
+        for spec in self.specs:
+            self.trial_folder(spec.trial_id).create(spec)
+
+    def check_available(self) -> None:
+        """Check that models and data can be had, before any work starts.
+
+        Raises:
+            ConfigError: Saying what is missing and which settings help.
+        """
+        sources = {repr(source): source for o in self.options for source in (o.model, o.task)}
+        for source in sources.values():
+            try:
+                source.check_available()
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+
+
+def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> Plan:
+    """Compose, expand, validate and identify all trials of a command line.
+
+    Args:
+        overrides: Hydra overrides, as typed.
+        command: The command as typed, for plan.json.
+        single: Plan one trial: without a space the configuration itself is the only cell.
+
+    Raises:
+        ConfigError: For anything wrong, naming the key; nothing was written.
+    """
+    base = compose(overrides)
+    sweep = base.sweep
+    cells = (
+        [Cell()]
+        if single and sweep.space is None
+        else expand(sweep.space, parse_overrides(overrides))
+    )
+    entries = [_compose_cell(base, cell) for cell in cells]
+    chosen: dict[str, tuple[TrialSpec, TrialOptions]] = {}
+    for spec, options in entries:
+        chosen.setdefault(spec.trial_id, (spec, options))
+    order = sorted(chosen)
+    random.Random(sweep.search.plan_seed).shuffle(order)
+    specs = [chosen[trial][0] for trial in order]
+    options = [chosen[trial][1] for trial in order]
+    if sweep.baseline not in {spec.arm for spec, _ in entries} and not single:
+        raise ConfigError(
+            f"baseline: no cell has the arm {sweep.baseline!r}; arms here: "
+            + ", ".join(sorted({spec.arm for spec, _ in entries}))
+        )
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "name": sweep.name,
+        "description": sweep.description,
+        "created": timestamp(),
+        "command": command,
+        "overrides": list(overrides),
+        "choices": base.choices,
+        "config": base.config,
+        "plan_seed": sweep.search.plan_seed,
+        "rungs": sorted({rung for spec in specs for rung in spec.rungs}),
+        "versions": _versions(),
+        "commit": _commit(),
+        "method_version": kerzoo.METHOD_VERSION,
+        "machine": platform.platform(),
+        "fixed": _fixed(options),
+        "factors": factors_of(cells),
+        "baseline": sweep.baseline,
+        "cells": [
+            {"values": cell, "trial_id": spec.trial_id, "arm": spec.arm}
+            for cell, (spec, _) in zip(cells, entries, strict=True)
+        ],
+        "trials": [dataclasses.asdict(spec) for spec in specs],
+        "cost": cost.summarise(options, sweep.scheduler.reduction_factor, _num_seeds(options)),
+        "preparation": {},
+    }
+    folder = (Path(sweep.results_dir) / sweep.name).absolute()
+    return Plan(sweep, folder, specs, options, content)
+
+
+def check_same_study(plan: Plan) -> None:
+    """Refuse to mix another model, task, data or budget into a results folder.
+
+    Raises:
+        ConfigError: Naming the difference, and `name=` and `fresh=true`.
+    """
+    path = plan.folder / "plan.json"
+    if not path.exists():
+        return
+    try:
+        before: dict[str, Any] = json.loads(path.read_text())["fixed"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise ConfigError(f"{path}: not a plan of this version; use name= or fresh=true") from error
+    for key, now in plan.content["fixed"].items():
+        if before.get(key) != now:
+            raise ConfigError(
+                f"{plan.folder} holds results of another study: {key} was "
+                f"{_show(before.get(key))} and is now {_show(now)}. Choose another folder with "
+                "name=NAME, or archive the old results with fresh=true"
+            )
+
+
+def archive(folder: Path) -> Path | None:
+    """Move a results folder aside; returns where it went, or None if there was none."""
+    if not folder.exists():
+        return None
+    stamp = timestamp().replace(":", "").replace("+0000", "Z")
+    target = folder.with_name(f"{folder.name}.archived-{stamp}")
+    folder.rename(target)
+    return target
+
+
+def _compose_cell(base: Composed, cell: Cell) -> tuple[TrialSpec, TrialOptions]:
+    groups, values = split_cell(cell)
+    kept = [o for o in base.overrides if _key(o) not in groups]
+    composed = compose([*kept, *(f"{group}={option}" for group, option in groups.items())])
+    config = composed.trial_config(values)
+    try:
+        options = TrialOptions.from_config(config)
+        identity = _identify(config, options)
+    except ValueError as error:
+        raise ConfigError(_describe(error, cell)) from error
+    own = [o for o in kept if _key(o).partition(".")[0] not in _SWEEP_KEYS and _key(o) not in cell]
+    overrides = own + [f"{key}={value}" for key, value in cell.items()]
+    choices = {g: composed.choices[g] for g in schema.TRIAL_GROUPS}
+    spec = TrialSpec(
+        trial_id=identity,
+        arm=str(config["arm"]["name"]),
+        phase="screen",
+        overrides=overrides,
+        choices=choices,
+        config=config,
+        rungs=options.training.nominal_rungs,
+        command=shlex.join(["python", "-m", "sweeps.trial", *overrides]),
+    )
+    return spec, options
+
+
+def _identify(config: dict[str, Any], options: TrialOptions) -> str:
+    return trial_id(config, options.kernel, _fingerprint(options.model), _fingerprint(options.task))
+
+
+@functools.lru_cache(maxsize=64)
+def _fingerprint(source: Any) -> str:
+    return str(source.fingerprint())
+
+
+def _fixed(options: Sequence[TrialOptions]) -> dict[str, Any]:
+    """What all plans in one results folder must agree on."""
+
+    def distinct(values: Sequence[Any]) -> list[Any]:
+        return sorted({json.dumps(value) for value in values})
+
+    return {
+        "model": distinct([o.model.name for o in options]),
+        "model revision": distinct([_fingerprint(o.model) for o in options]),
+        "task": distinct([o.task.name for o in options]),
+        "data": distinct([_fingerprint(o.task) for o in options]),
+        "budget (training.forward_passes)": distinct([o.training.forward_passes for o in options]),
+        "rungs (training.rungs)": distinct([o.training.nominal_rungs for o in options]),
+    }
+
+
+def _num_seeds(options: Sequence[TrialOptions]) -> int:
+    return len({o.training.seed for o in options})
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _describe(error: ValueError, cell: Mapping[str, Any]) -> str:
+    where = ", ".join(f"{key}={value}" for key, value in cell.items())
+    return f"{error} (in the cell {where})" if where else str(error)
+
+
+def _show(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "kerzoo": kerzoo.__version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _commit() -> str | None:
+    """The project's commit, with "+" when files differ from it; None outside a checkout."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+    except OSError:
+        return None
+    if head.returncode:
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

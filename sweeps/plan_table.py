@@ -1,0 +1,97 @@
+"""The plan as people read it, before anything runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kerzoo.options import TrialOptions
+from sweeps.plan import Plan
+from sweeps.progress import format_duration
+
+CELLS_SHOWN = 40
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Arms, cells, trials, forward passes, memory, device hours, smallest detectable effect."""
+    content, cost = plan.content, plan.content["cost"]
+    console.print(f"[bold]{plan.sweep.name}[/bold]  {plan.sweep.description}", soft_wrap=True)
+    console.print(_arms(plan))
+    for factor in content["factors"]:
+        values = list(dict.fromkeys(c["values"].get(factor) for c in content["cells"]))
+        listed = ", ".join(str(v) for v in values if v is not None)
+        console.print(f"  {factor}: {listed}", soft_wrap=True)
+    if plan.sweep.plan_only and len(content["cells"]) <= CELLS_SHOWN:
+        console.print(_cells(plan))
+    for group in find_aliases(content["cells"]):
+        console.print(f"  same numbers, run once: {' = '.join(group)}", soft_wrap=True)
+    effect = cost["smallest_detectable_effect"]
+    seen = "none" if effect is None else f"{effect:.1f}"
+    device_s = cost["device_hours"] * 3600
+    expected_s = cost["device_hours_expected"] * 3600
+    unit = "GPU time" if cost["device"] == "cuda" else "time of one CPU slot"
+    lines = [
+        f"{len(content['cells'])} cells, {cost['trials']} trials, "
+        f"{cost['forward_passes_per_trial']} forward passes each, evaluated at "
+        f"{', '.join(map(str, content['rungs']))}",
+        f"{cost['forward_passes']:,} forward passes in all, about "
+        f"{cost['forward_passes_expected']:,} with {plan.sweep.scheduler.name}",
+        f"about {cost['memory_gib_per_trial']:.1f} GiB a trial, device {cost['device']}",
+        f"about {format_duration(device_s)} of {unit} in all, {format_duration(expected_s)} with "
+        f"{plan.sweep.scheduler.name} ({cost['assumption']})",
+        f"smallest detectable effect: {seen} ({cost['smallest_detectable_effect_note']})",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    console.print()
+
+
+def find_aliases(cells: list[dict[str, Any]]) -> list[list[str]]:
+    """Groups of arms whose cells are the same trials."""
+    arms = defaultdict(set)
+    for cell in cells:
+        arms[cell["trial_id"]].add(cell["arm"])
+    groups = {tuple(sorted(names)) for names in arms.values() if len(names) > 1}
+    return [list(group) for group in sorted(groups)]
+
+
+def _arms(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=True, header_style="bold")
+    for column in ("arm", "trials", "tuning", "trainable", "kernel", "order"):
+        table.add_column(
+            column, justify="left" if column in ("arm", "tuning", "kernel") else "right"
+        )
+    rows: dict[tuple[str, str], list[TrialOptions]] = defaultdict(list)
+    kernels: dict[tuple[str, str], str] = {}
+    for spec, options in zip(plan.specs, plan.options, strict=True):
+        key = (spec.arm, spec.choices["tuning"])
+        rows[key].append(options)
+        kernels[key] = spec.choices["kernel"]
+    for (arm, tuning), members in sorted(rows.items()):
+        model = members[0].model
+        trainable = members[0].tuning.count_parameters(
+            model.num_parameters, model.num_layers, model.hidden_size
+        )
+        table.add_row(
+            arm,
+            str(len(members)),
+            tuning,
+            f"{trainable:,}",
+            kernels[arm, tuning],
+            str(members[0].kernel.order),
+        )
+    return table
+
+
+def _cells(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=True, header_style="bold")
+    table.add_column("trial")
+    for factor in plan.content["factors"]:
+        table.add_column(factor.rpartition(".")[2])
+    for cell in plan.content["cells"]:
+        values = [str(cell["values"].get(factor, "")) for factor in plan.content["factors"]]
+        table.add_row(cell["trial_id"], *values)
+    return table

@@ -1,0 +1,264 @@
+"""Runs a plan's trials with Ray Tune, as far as they have not run yet.
+
+A sweep is never resumed by `Tuner.restore`, which forgets the scheduler's state and wakes trials
+that wait. Every start builds a new Tuner from the plan and the records: ended trials are left
+out, the scheduler is given their rows, interrupted trials replay their own trajectory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+from rich.console import Console
+
+from kerzoo.records import ENDED, TrialSpec, timestamp
+from sweeps import cost
+from sweeps.compose import ConfigError
+from sweeps.plan import Plan
+from sweeps.progress import Display, format_duration, label_cell
+from sweeps.tracking import WandbMirror
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Set before Ray is imported, unless the user set them."""
+
+OBJECT_STORE_BYTES = 200 << 20
+
+
+def run_plan(plan: Plan, console: Console) -> int:
+    """Run what is left of a plan.
+
+    Returns:
+        0 if every trial ended well, 1 if some failed, 2 if preparing them showed that they
+        cannot run, 130 if interrupted.
+
+    Raises:
+        ConfigError: Before any work starts.
+    """
+    with only_driver(plan.folder):
+        pending = [s for s in plan.specs if plan.trial_folder(s.trial_id).status not in ENDED]
+        if not pending:
+            console.print(f"All {len(plan.specs)} trials have ended already.")
+            return exit_code(plan)
+        check_devices(plan, pending)
+        code = prepare(plan, console)
+        if code:
+            return code
+        announce(plan, pending, console)
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        try:
+            _fit(plan, pending, console)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            _mark_interrupted(plan)
+    return exit_code(plan)
+
+
+def exit_code(plan: Plan) -> int:
+    """130 if a trial has not ended, 1 if one failed, else 0."""
+    statuses = {plan.trial_folder(spec.trial_id).status for spec in plan.specs}
+    if statuses - ENDED:
+        return 130
+    return int("failed" in statuses)
+
+
+@contextlib.contextmanager
+def only_driver(folder: Path) -> Iterator[None]:
+    """Hold the results folder; the lock of a driver that died is free.
+
+    Raises:
+        ConfigError: If another sweep runs in the same folder.
+    """
+    lock = filelock.FileLock(folder / ".driver.lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise ConfigError(
+            f"{folder}: another sweep is running there; wait for it, or choose name=NAME"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_devices(plan: Plan, pending: list[TrialSpec]) -> None:
+    """Refuse a sweep for GPUs on a machine without one.
+
+    Raises:
+        ConfigError: Naming `training.device` and `cluster`.
+    """
+    wanted = any(spec.config["training"]["device"] == "cuda" for spec in pending)
+    if not wanted or plan.sweep.cluster.address != "local":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "training.device: this sweep is planned for cuda and this machine has no GPU; set "
+            "training.device=cpu, or cluster=auto to use a Ray cluster that has"
+        )
+
+
+def prepare(plan: Plan, console: Console) -> int:
+    """Fetch models, fill caches and time a step in a process of its own, which shows its progress.
+
+    Keeps torch's memory out of the driver. Trials for a GPU that this machine lacks prepare
+    themselves on their node.
+    """
+    if plan.sweep.cluster.address != "local":
+        return 0
+    command = [sys.executable, "-m", "kerzoo.training", str(plan.folder / "plan.json"), "--prepare"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        return result.returncode if result.returncode in (2, 130) else 1
+    times = json.loads(result.stdout.splitlines()[-1])
+    costs = cost.summarise(
+        plan.options,
+        plan.sweep.scheduler.reduction_factor,
+        plan.content["cost"]["seeds"],
+        times["step_s"],
+    )
+    plan.write(preparation=times, cost=costs)
+    console.print(
+        f"Prepared: model {times['model_s']:.0f} s, data and cache {times['cache_s']:.0f} s, "
+        f"one step takes {times['step_s']:.2f} s."
+    )
+    return 0
+
+
+def announce(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
+    """Say how long it will take, and whether that is within the time budget."""
+    step_s = plan.content["preparation"].get("step_s")
+    if step_s is None:
+        return
+    chosen = {spec.trial_id for spec in pending}
+    options = [o for s, o in zip(plan.specs, plan.options, strict=True) if s.trial_id in chosen]
+    hours = cost.summarise(options, plan.sweep.scheduler.reduction_factor, 1, step_s)
+    cpus = plan.sweep.cluster.num_cpus or os.cpu_count() or 1
+    slots = max(1, min(len(pending), cpus // options[0].training.threads))
+    seconds = hours["device_hours_expected"] * 3600 / slots
+    console.print(
+        f"{len(pending)} of {len(plan.specs)} trials to run, {slots} at a time: about "
+        f"{format_duration(seconds)} of training, evaluation not counted."
+    )
+    budget = plan.sweep.time_budget_s
+    if budget is not None and seconds > budget:
+        console.print(
+            f"[yellow]That is more than the {format_duration(budget)} meant for this sweep. It "
+            "runs all the same; Ctrl-C stops it, and the same command resumes.[/yellow]"
+        )
+
+
+def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
+    import ray
+    from ray import tune
+
+    from sweeps.callbacks import SweepCallback
+    from sweeps.schedulers import RungScheduler
+    from sweeps.worker import train
+
+    sweep = plan.sweep
+    folders = {spec.trial_id: plan.trial_folder(spec.trial_id) for spec in plan.specs}
+    rows = {trial: folder.rows() for trial, folder in folders.items()}
+    labels = {c["trial_id"]: label_cell(c["values"]) for c in reversed(plan.content["cells"])}
+    display = Display(
+        console,
+        plan.specs,
+        labels,
+        {trial: folder.status for trial, folder in folders.items()},
+        rows,
+        sweep.scheduler.reduction_factor,
+    )
+    scheduler = RungScheduler(
+        sweep.scheduler.metric,
+        sweep.scheduler.reduction_factor,
+        rows,
+        {spec.trial_id: spec.rungs[-1] for spec in plan.specs},
+        plan.folder / "events.jsonl",
+    )
+    mirror = WandbMirror(sweep.tracking, sweep.name, plan.folder, plan.specs, display.warn)
+    storage = plan.folder / ".ray"
+    shutil.rmtree(storage, ignore_errors=True)
+    _quiet_loggers()
+    ray.init(
+        address=sweep.cluster.address,
+        **_local_resources(plan),
+        include_dashboard=False if sweep.cluster.address == "local" else None,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        with display:
+            tuner = tune.Tuner(
+                tune.with_resources(train, _trial_resources(plan, pending)),
+                param_space={
+                    "trial_id": tune.grid_search([spec.trial_id for spec in pending]),
+                    "folder": tune.sample_from(
+                        lambda config: str(folders[config["trial_id"]].path)
+                    ),
+                },
+                tune_config=tune.TuneConfig(
+                    scheduler=scheduler,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=str(storage),
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=sweep.cluster.max_failures),
+                    callbacks=[SweepCallback(folders, display, mirror)],
+                ),
+            )
+            tuner.fit()
+    finally:
+        mirror.close()
+        ray.shutdown()
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _local_resources(plan: Plan) -> dict[str, Any]:
+    if plan.sweep.cluster.address != "local":
+        return {}
+    return {"num_cpus": plan.sweep.cluster.num_cpus, "object_store_memory": OBJECT_STORE_BYTES}
+
+
+def _trial_resources(plan: Plan, pending: list[TrialSpec]) -> dict[str, float]:
+    training = [spec.config["training"] for spec in pending]
+    resources: dict[str, float] = {"cpu": max(t["threads"] for t in training)}
+    if any(t["device"] == "cuda" for t in training):
+        resources["gpu"] = plan.sweep.cluster.gpus_per_trial
+    return resources
+
+
+def _quiet_loggers() -> None:
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _mark_interrupted(plan: Plan) -> None:
+    for spec in plan.specs:
+        folder = plan.trial_folder(spec.trial_id)
+        if folder.status == "running":
+            folder.update(status="interrupted", ended=timestamp())

@@ -1,0 +1,176 @@
+"""The schema of a sweep's plain values, so that a typo fails at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+GROUPS = (
+    "arm",
+    "model",
+    "task",
+    "kernel",
+    "bandwidth",
+    "perturbation",
+    "tuning",
+    "training",
+    "search",
+    "scheduler",
+    "cluster",
+    "tracking",
+)
+"""Configuration groups: one folder of conf/ each."""
+
+TRIAL_GROUPS = GROUPS[:8]
+"""The groups that decide what a trial is; the others decide how the sweep is run."""
+
+
+@dataclasses.dataclass
+class ArmLabel:
+    """A method's name and one line about it."""
+
+    name: str = MISSING
+    description: str = MISSING
+
+
+@dataclasses.dataclass
+class SearchOptions:
+    """How the space becomes cells.
+
+    Args:
+        name: "grid".
+        plan_seed: Of the order in which trials start.
+    """
+
+    name: str = MISSING
+    plan_seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_choice("search.name", self.name, ("grid",))
+
+
+@dataclasses.dataclass
+class SchedulerOptions:
+    """Which trials go on at a rung.
+
+    Args:
+        name: "asha" or "fifo".
+        metric: The row's column that decides; lower is better.
+        reduction_factor: ASHA keeps the best 1/reduction_factor of a rung; > 1.
+    """
+
+    name: str = MISSING
+    metric: str = "dev_loss"
+    reduction_factor: Optional[float] = None  # noqa: UP045 - OmegaConf reads the annotation
+
+    def __post_init__(self) -> None:
+        _check_choice("scheduler.name", self.name, ("asha", "fifo"))
+        _check_choice("scheduler.metric", self.metric, ("dev_loss",))
+        factor = self.reduction_factor
+        if self.name == "asha" and (factor is None or not factor > 1):
+            raise ValueError(f"scheduler.reduction_factor must be > 1, got {factor}")
+
+
+@dataclasses.dataclass
+class ClusterOptions:
+    """Where trials run.
+
+    Args:
+        name: Label.
+        address: "local" for a Ray of one's own, "auto" for the cluster at hand.
+        num_cpus: CPUs that a local Ray may use; None for all.
+        gpus_per_trial: GPUs of a trial with training.device=cuda; fractions share one.
+        max_failures: Restarts of a trial whose worker was lost.
+    """
+
+    name: str = MISSING
+    address: str = "local"
+    num_cpus: Optional[int] = None  # noqa: UP045
+    gpus_per_trial: float = 1.0
+    max_failures: int = 3
+
+    def __post_init__(self) -> None:
+        if self.num_cpus is not None and self.num_cpus < 1:
+            raise ValueError(f"cluster.num_cpus must be at least 1 or null, got {self.num_cpus}")
+        if not (math.isfinite(self.gpus_per_trial) and self.gpus_per_trial > 0):
+            raise ValueError(f"cluster.gpus_per_trial must be > 0, got {self.gpus_per_trial}")
+        if self.max_failures < 0:
+            raise ValueError(f"cluster.max_failures must be ≥ 0, got {self.max_failures}")
+
+
+@dataclasses.dataclass
+class TrackingOptions:
+    """W&B, or nothing.
+
+    Args:
+        name: "wandb" or "none".
+        mode: "offline", "online" or "disabled".
+        project: W&B's project.
+        entity: W&B's user or team; None for the account's own.
+    """
+
+    name: str = MISSING
+    mode: str = "offline"
+    project: Optional[str] = None  # noqa: UP045
+    entity: Optional[str] = None  # noqa: UP045
+
+    def __post_init__(self) -> None:
+        _check_choice("tracking.name", self.name, ("wandb", "none"))
+        _check_choice("tracking.mode", self.mode, ("offline", "online", "disabled"))
+
+
+@dataclasses.dataclass
+class SweepConfig:
+    """A composed sweep. Groups with a `_target_` are plain dicts that `kerzoo.build` reads.
+
+    Args:
+        name: Name of the results folder.
+        description: One line for the report.
+        results_dir: Where results folders lie.
+        space: Key → values, or a list of such mappings whose cells are united.
+        baseline: The arm that others are compared with.
+        plan_only: Print the plan and its cost; start nothing.
+        fresh: Archive the old results of this name first.
+        time_budget_s: Say so beforehand if the sweep is likely to take longer; None for no word.
+    """
+
+    arm: ArmLabel = dataclasses.field(default_factory=ArmLabel)
+    model: dict[str, Any] = MISSING
+    task: dict[str, Any] = MISSING
+    kernel: dict[str, Any] = MISSING
+    bandwidth: dict[str, Any] = MISSING
+    perturbation: dict[str, Any] = MISSING
+    tuning: dict[str, Any] = MISSING
+    training: dict[str, Any] = MISSING
+    search: SearchOptions = dataclasses.field(default_factory=lambda: SearchOptions("grid"))
+    scheduler: SchedulerOptions = dataclasses.field(
+        default_factory=lambda: SchedulerOptions("fifo")
+    )
+    cluster: ClusterOptions = dataclasses.field(default_factory=lambda: ClusterOptions("local"))
+    tracking: TrackingOptions = dataclasses.field(default_factory=lambda: TrackingOptions("none"))
+    name: str = "trial"
+    description: str = ""
+    results_dir: str = "results"
+    space: Any = None
+    baseline: str = "mezo"
+    plan_only: bool = False
+    fresh: bool = False
+    time_budget_s: Optional[float] = None  # noqa: UP045
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name.startswith(".") or "/" in self.name:
+            raise ValueError(f"name must be a plain folder name, got {self.name!r}")
+
+
+def register() -> None:
+    """Make the schema known to Hydra as the config named "schema"."""
+    ConfigStore.instance().store(name="schema", node=SweepConfig)
+
+
+def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{key} must be one of {', '.join(allowed)}; got {value!r}")
