@@ -10,6 +10,7 @@ import abc
 import contextlib
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,8 @@ class LoRA(Tuning):
         )
         import torch
 
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks for an attribute's old name
             adapted = peft.get_peft_model(model, config)
         adapted.eval()
         try:

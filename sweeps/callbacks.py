@@ -29,6 +29,10 @@ class SweepCallback(tune.Callback):
         self.display = display
         self.mirror = mirror
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for a restore, which is never made."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A worker took a trial up."""
         self.display.started(trial.config["trial_id"])

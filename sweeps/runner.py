@@ -160,7 +160,8 @@ def announce(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
     seconds = hours["device_hours_expected"] * 3600 / slots
     console.print(
         f"{len(pending)} of {len(plan.specs)} trials to run, {slots} at a time: about "
-        f"{format_duration(seconds)} of training, evaluation not counted."
+        f"{format_duration(seconds)} of training, evaluation not counted.",
+        soft_wrap=True,
     )
     budget = plan.sweep.time_budget_s
     if budget is not None and seconds > budget:
@@ -214,9 +215,7 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
                 tune.with_resources(train, _trial_resources(plan, pending)),
                 param_space={
                     "trial_id": tune.grid_search([spec.trial_id for spec in pending]),
-                    "folder": tune.sample_from(
-                        lambda config: str(folders[config["trial_id"]].path)
-                    ),
+                    "trials": str(plan.folder / "trials"),
                 },
                 tune_config=tune.TuneConfig(
                     scheduler=scheduler,

@@ -35,9 +35,9 @@ def train(config: dict[str, Any]) -> None:
     retries are spent on lost workers and not on bugs.
 
     Args:
-        config: `folder`, the trial's absolute path, and `trial_id`.
+        config: `trials`, the absolute path of the folder of all trials, and `trial_id`.
     """
-    folder = TrialFolder(Path(config["folder"]))
+    folder = TrialFolder(Path(config["trials"]) / config["trial_id"])
     tune.report({"rung": None})
     spec = TrialSpec.from_dict(folder.read())
     rows = run_trial(spec, folder, workspace())
