@@ -1,0 +1,215 @@
+"""The contract of a model source, and models read from an ordinary folder."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kerzoo.assets import sha256_of_file
+from kerzoo.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode, without gradients and without a key-value cache.
+
+    Attributes:
+        model: A causal language model on its device.
+        tokenizer: Its tokenizer.
+        revision: What was loaded, as in `ModelSource.fingerprint`.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    revision: str
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token that fills up a batch; EOS where the tokenizer names none."""
+        token = self.tokenizer.pad_token_id
+        if token is None:
+            token = self.tokenizer.eos_token_id
+        assert isinstance(token, int)
+        return token
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSource(abc.ABC):
+    """The contract: where a model comes from. Building one reads nothing and imports no torch.
+
+    Args:
+        name: As in records and tables.
+        dtype: Of the weights: float32, bfloat16 or float16.
+        num_parameters: For estimates of memory.
+        num_layers: For estimates of cost.
+        hidden_size: For estimates of cost.
+        path: A local Hugging Face folder that is read instead, or null.
+
+    Raises:
+        ValueError: For a value outside its range.
+    """
+
+    name: str
+    dtype: str
+    num_parameters: int
+    num_layers: int
+    hidden_size: int
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        for name in ("num_parameters", "num_layers", "hidden_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be an integer ≥ 1, got {value!r}")
+
+    def fingerprint(self) -> str:
+        """Identity of the weights, the same on every machine; needs no network.
+
+        Returns:
+            For a local folder "sha256:…" over its config, tokenizer and weights; else what the
+            source says.
+
+        Raises:
+            ValueError: If the local folder is not a model's.
+        """
+        if self.path is None:
+            return self.source_fingerprint()
+        return _folder_fingerprint(_files_of_model(self.path))
+
+    def check_available(self) -> None:
+        """See whether the model can be loaded here; loads and downloads nothing.
+
+        Raises:
+            ValueError: Saying what was looked for where, and the settings that help.
+        """
+        if self.path is None:
+            self.check_source()
+        else:
+            _files_of_model(self.path)
+
+    def load(self, device: str, progress: Progress = no_progress) -> LoadedModel:
+        """Load model and tokenizer.
+
+        Nothing is unpickled beyond tensors and no code that comes with a model is run.
+
+        Args:
+            device: "cpu" or "cuda".
+            progress: Told about downloads and conversions.
+
+        Raises:
+            ValueError: If the model cannot be had, or its folder is not a model's.
+        """
+        if self.path is None:
+            model, tokenizer = self.load_source(progress)
+        else:
+            _files_of_model(self.path)
+            model, tokenizer = read_folder(self.path, self.dtype)
+        model.to(device)  # type: ignore[arg-type]
+        model.train(False).requires_grad_(False)
+        model.config.use_cache = False
+        return LoadedModel(model, tokenizer, self.fingerprint())
+
+    @abc.abstractmethod
+    def source_fingerprint(self) -> str:
+        """`fingerprint` where no path is set."""
+
+    @abc.abstractmethod
+    def check_source(self) -> None:
+        """`check_available` where no path is set."""
+
+    @abc.abstractmethod
+    def load_source(self, progress: Progress) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Model in its dtype on the CPU, and tokenizer, where no path is set."""
+
+
+def read_folder(
+    place: str | Path, dtype: str, **options: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """`from_pretrained` for a folder or a hub id, quietly and without running foreign code.
+
+    Args:
+        place: Folder or hub id.
+        dtype: Of the weights.
+        options: Passed on to both model and tokenizer.
+
+    Raises:
+        ValueError: If transformers cannot read it.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                place,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                trust_remote_code=False,
+                weights_only=True,
+                **options,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{place}: transformers cannot load the model: {error}") from error
+    return model, tokenizer
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within the block, transformers shows errors only and no bars for reading weights."""
+    from transformers.utils import logging as transformers_logging
+
+    logging: Any = transformers_logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _files_of_model(path: str) -> list[Path]:
+    """The files in a model's folder that decide its outputs.
+
+    Raises:
+        ValueError: If config, tokenizer or weights are missing.
+    """
+    folder = Path(path).expanduser()
+    safe = sorted(folder.glob("*.safetensors"))
+    weights = safe or sorted(folder.glob("pytorch_model*.bin"))
+    texts = sorted(f for s in ("json", "txt", "model") for f in folder.glob(f"*.{s}"))
+    names = {file.name for file in texts}
+    missing = [
+        what
+        for what, found in (
+            ("config.json", "config.json" in names),
+            ("*.safetensors", weights),
+            ("tokenizer.json", names & {"tokenizer.json", "vocab.json", "tokenizer.model"}),
+        )
+        if not found
+    ]
+    if missing:
+        raise ValueError(
+            f"model.path must be a Hugging Face model's folder, but {path} has no "
+            f"{' and no '.join(missing)}"
+        )
+    return [*texts, *weights]
+
+
+def _folder_fingerprint(files: list[Path]) -> str:
+    digests = [f"{file.name} {sha256_of_file(file)}" for file in files]
+    return "sha256:" + hashlib.sha256("\n".join(digests).encode()).hexdigest()
