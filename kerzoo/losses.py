@@ -58,7 +58,8 @@ class LabelWordLoss:
                 self.entry.outputs = None
         rows = torch.arange(len(indices), device=model.device)
         last = hidden.last_hidden_state[rows, lengths.to(model.device) - 1]
-        return label_scores(model.get_output_embeddings(), last, self.split.label_token_ids)
+        head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        return label_scores(head, last, self.split.label_token_ids)
 
     def loss(self, indices: list[int]) -> float:
         """Mean cross-entropy over a batch, in nats."""
@@ -71,7 +72,7 @@ class LabelWordLoss:
 
 
 def label_scores(
-    head: nn.Module | None, hidden: torch.Tensor, label_token_ids: torch.Tensor
+    head: nn.Module, hidden: torch.Tensor, label_token_ids: torch.Tensor
 ) -> torch.Tensor:
     """Rows of the output layer for the label words, applied in fp32.
 
@@ -85,5 +86,7 @@ def label_scores(
     """
     assert isinstance(head, nn.Linear)
     ids = label_token_ids.to(hidden.device)
-    bias = None if head.bias is None else head.bias[ids].float()
-    return F.linear(hidden.float(), head.weight[ids].float(), bias)
+    bias: torch.Tensor | None = head.bias
+    return F.linear(
+        hidden.float(), head.weight[ids].float(), None if bias is None else bias[ids].float()
+    )

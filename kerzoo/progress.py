@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -20,14 +21,14 @@ class ProgressBars:
 
     def __init__(self) -> None:
         self._what = ""
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[NoReturn] | None = None
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` is done; a new `what` begins a new bar."""
         if self._bar is None or what != self._what or done < self._bar.n:
             self.close()
             self._what = what
-            self._bar = tqdm(desc=what, total=total, initial=done, file=sys.stderr, mininterval=0.5)
+            self._bar = tqdm(desc=what, total=total, file=sys.stderr, mininterval=0.5)
         self._bar.update(done - self._bar.n)
         if done >= total:
             self.close()

@@ -111,7 +111,7 @@ class LoRA(Tuning):
     """
 
     rank: int = 8
-    alpha: float = 16
+    alpha: int = 16
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
     last_layers: int | None = None
 
@@ -212,7 +212,7 @@ def _layers_path(model: PreTrainedModel) -> str:
     total = model.config.num_hidden_layers
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == total:
-            return name
+            return str(name)
     raise ValueError(f"{type(model).__name__} has no list of {total} layers")
 
 

@@ -25,8 +25,9 @@ from sweeps.space import Cell, expand, factors_of, split_cell
 SCHEMA_VERSION = 1
 PACKAGES = ("torch", "transformers", "peft", "ray", "hydra-core", "wandb", "numpy")
 ROOT = Path(__file__).resolve().parent.parent
-_SWEEP_KEYS = ("name", "description", "results_dir", "space", "baseline", "plan_only", "fresh")
-_SWEEP_KEYS += ("time_budget_s", "search", "scheduler", "cluster", "tracking")
+_SWEEP_KEYS = frozenset(field.name for field in dataclasses.fields(schema.SweepConfig)) - frozenset(
+    schema.TRIAL_GROUPS
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +97,8 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
     )
     entries = [_compose_cell(base, cell) for cell in cells]
     chosen: dict[str, tuple[TrialSpec, TrialOptions]] = {}
-    for spec, options in entries:
-        chosen.setdefault(spec.trial_id, (spec, options))
+    for entry in entries:
+        chosen.setdefault(entry[0].trial_id, entry)
     order = sorted(chosen)
     random.Random(sweep.search.plan_seed).shuffle(order)
     specs = [chosen[trial][0] for trial in order]

@@ -64,7 +64,9 @@ class Display:
         self.rows: dict[str, list[Row]] = {trial: list(rows[trial]) for trial in self.specs}
         self.reduction_factor = reduction_factor
         self._start = time.monotonic()
-        self._passes_before = self._passes_done()
+        self._start = time.monotonic()
+        self._passes_before = 0.0
+        self._first_arrival: float | None = None
         self._live: Live | None = None
 
     def __enter__(self) -> Display:
@@ -88,6 +90,9 @@ class Display:
         if row["step"] in {known["step"] for known in self.rows[trial]}:
             return
         self.rows[trial].append(row)
+        if self._first_arrival is None:
+            self._first_arrival = time.monotonic()
+            self._passes_before = self._passes_done()
         if row["step"] and not row["diverged"]:
             change = row["dev_loss"] - (self.rows[trial][0]["dev_loss"] or 0.0)
             self._line(
@@ -118,13 +123,13 @@ class Display:
     def eta_s(self) -> float | None:
         """Seconds until the end at the present rate; None before there is one."""
         done = self._passes_done() - self._passes_before
-        elapsed = time.monotonic() - self._start
-        if done <= 0:
+        if self._first_arrival is None or done <= 0:
             return None
+        elapsed = time.monotonic() - self._first_arrival
         return max(0.0, self._passes_expected() - self._passes_done()) * elapsed / done
 
     def _passes_done(self) -> float:
-        return sum(rows[-1]["forward_passes"] for rows in self.rows.values() if rows)
+        return sum(float(rows[-1]["forward_passes"]) for rows in self.rows.values() if rows)
 
     def _passes_expected(self) -> float:
         total = 0.0

@@ -56,7 +56,7 @@ class RungScheduler(FIFOScheduler):
         last_rungs: Mapping[str, int],
         events: Path,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.column = metric
         self.reduction_factor = reduction_factor
         self.last_rungs = dict(last_rungs)

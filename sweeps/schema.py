@@ -73,6 +73,8 @@ class SchedulerOptions:
         factor = self.reduction_factor
         if self.name == "asha" and (factor is None or not factor > 1):
             raise ValueError(f"scheduler.reduction_factor must be > 1, got {factor}")
+        if self.name == "fifo" and factor is not None:
+            raise ValueError(f"scheduler.reduction_factor must be null with fifo, got {factor}")
 
 
 @dataclasses.dataclass
