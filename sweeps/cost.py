@@ -95,10 +95,15 @@ def smallest_detectable_effect(num_seeds: int, sd: float, power: float = 0.8) ->
 
     def shortfall(effect: float) -> float:
         shift = effect * math.sqrt(num_seeds)
-        missed = stats.nct.cdf(critical, freedom, shift) - stats.nct.cdf(-critical, freedom, shift)
-        return float(1.0 - missed - power)
+        below = float(stats.nct.cdf(-critical, freedom, shift))
+        if math.isnan(below):  # scipy's answer for some tails too thin to matter (< 1e-14)
+            below = 0.0
+        return 1.0 - float(stats.nct.cdf(critical, freedom, shift)) + below - power
 
-    return float(optimize.brentq(shortfall, 1e-6, 100.0)) * sd
+    upper = 0.1
+    while shortfall(upper) < 0:
+        upper *= 2
+    return float(optimize.brentq(shortfall, upper / 2, upper)) * sd
 
 
 def summarise(

@@ -1,0 +1,137 @@
+"""What a plan says it will cost, and what it can detect."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from kerzoo.options import TrialOptions
+from sweeps import cost
+from sweeps.compose import compose
+from sweeps.cost import expected_share, smallest_detectable_effect
+
+PUBLISHED_EFFECTS = {
+    2: 11.5499,
+    3: 3.2640,
+    4: 2.1279,
+    5: 1.6820,
+    10: 0.9960,
+    20: 0.6604,
+    34: 0.4950,
+}
+"""Pairs → d of a paired t-test, two-sided 5 %, power .80 (statsmodels TTestPower, G*Power)."""
+
+
+def options_of(*overrides: str) -> TrialOptions:
+    composed = compose(["model=opt-tiny", *overrides])
+    return TrialOptions.from_config(composed.trial_config({"training.device": "cpu"}))
+
+
+@pytest.mark.parametrize(("num_seeds", "effect"), PUBLISHED_EFFECTS.items())
+def test_the_smallest_detectable_effect_is_the_published_one(num_seeds: int, effect: float) -> None:
+    assert smallest_detectable_effect(num_seeds, sd=1.0) == pytest.approx(effect, abs=1e-4)
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5, 10, 50, 200])
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.9])
+def test_the_smallest_detectable_effect_is_that_of_statsmodels(
+    num_seeds: int, power: float
+) -> None:
+    statsmodels_power = pytest.importorskip("statsmodels.stats.power")
+    expected = statsmodels_power.TTestPower().solve_power(nobs=num_seeds, power=power, alpha=0.05)
+    found = smallest_detectable_effect(num_seeds, 1.0, power)
+    assert found == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_simulated_study_finds_the_smallest_detectable_effect_with_the_stated_power() -> None:
+    """20 000 studies of 5 pairs: the share found is within 5 standard errors (|z| < 5) of .80."""
+    effect = smallest_detectable_effect(5, sd=2.0)
+    generator = np.random.Generator(np.random.PCG64(7))
+    differences = generator.normal(effect, 2.0, size=(20_000, 5))
+    found = float((stats.ttest_1samp(differences, 0.0, axis=1).pvalue < 0.05).mean())
+    assert abs(found - 0.8) < 5 * math.sqrt(0.8 * 0.2 / 20_000)
+
+
+@pytest.mark.parametrize("num_seeds", [0, 1])
+def test_less_than_two_seeds_detect_nothing(num_seeds: int) -> None:
+    assert smallest_detectable_effect(num_seeds, sd=2.0) is None
+
+
+def test_every_further_seed_makes_a_smaller_effect_detectable() -> None:
+    effects = [smallest_detectable_effect(n, sd=2.0) for n in range(2, 60)]
+    assert all(a is not None and b is not None and a > b for a, b in itertools.pairwise(effects))
+
+
+@settings(deadline=None)
+@given(sd=st.floats(0.01, 100), num_seeds=st.integers(2, 30))
+def test_the_effect_is_proportional_to_the_standard_deviation(sd: float, num_seeds: int) -> None:
+    unit = smallest_detectable_effect(num_seeds, 1.0)
+    assert unit is not None
+    assert smallest_detectable_effect(num_seeds, sd) == pytest.approx(unit * sd)
+
+
+def test_more_power_needs_a_larger_effect() -> None:
+    effects = [smallest_detectable_effect(5, 1.0, power) for power in (0.5, 0.8, 0.95)]
+    assert effects == sorted(effects)
+
+
+def test_halving_at_three_rungs_spends_the_share_that_its_survivors_do() -> None:
+    assert expected_share([36, 72, 144], 2) == pytest.approx((36 + 36 / 2 + 72 / 4) / 144)
+    assert expected_share([36, 72, 144], 3) == pytest.approx((36 + 36 / 3 + 72 / 9) / 144)
+
+
+def test_without_stopping_the_whole_budget_is_spent() -> None:
+    assert expected_share([36, 72, 144], None) == 1.0
+    assert expected_share([144], 2) == 1.0
+
+
+@settings(deadline=None)
+@given(
+    rungs=st.lists(st.integers(1, 10_000), min_size=1, max_size=6, unique=True).map(sorted),
+    factors=st.tuples(st.floats(1.01, 10), st.floats(1.01, 10)).map(sorted),
+)
+def test_stopping_more_never_costs_more(rungs: list[int], factors: list[float]) -> None:
+    mild, harsh = (expected_share(rungs, factor) for factor in factors)
+    assert rungs[0] / rungs[-1] <= harsh + 1e-12
+    assert harsh <= mild + 1e-12
+    assert mild <= 1.0 + 1e-12
+
+
+def test_a_measured_step_decides_the_duration() -> None:
+    options = options_of("training.forward_passes=144")
+    assert cost.estimate_trial(options, step_s=0.5).device_s == pytest.approx(72 * 0.5)
+    assert cost.estimate_trial(options).forward_passes == 144
+
+
+def test_cached_layers_cost_less_and_full_tuning_needs_more_memory() -> None:
+    whole, last = options_of("tuning=lora"), options_of("tuning=lora_last6")
+    full = options_of("tuning=full")
+    assert cost.estimate_trial(last).device_s < cost.estimate_trial(whole).device_s
+    assert cost.estimate_trial(full).memory_gib > cost.estimate_trial(whole).memory_gib
+
+
+def test_a_plans_cost_adds_up_its_trials() -> None:
+    trials = [options_of("training.forward_passes=144"), options_of("training.forward_passes=288")]
+    summary = cost.summarise(trials, 2, 1, step_s=0.25)
+    assert summary["trials"] == 2
+    assert summary["forward_passes"] == 432
+    assert summary["forward_passes_per_trial"] == 288
+    assert summary["forward_passes_expected"] == pytest.approx(432 * 0.5, abs=1)
+    assert summary["device_hours"] == pytest.approx((72 + 144) * 0.25 / 3600)
+    assert summary["device_hours_expected"] == pytest.approx((72 + 144) * 0.25 / 3600 / 2)
+    assert summary["device"] == "cpu"
+
+
+def test_one_seed_is_called_a_screen_and_several_name_their_effect() -> None:
+    trials = [options_of()]
+    one, five = (cost.summarise(trials, None, seeds) for seeds in (1, 5))
+    assert one["smallest_detectable_effect"] is None
+    assert "at least two seeds" in one["smallest_detectable_effect_note"]
+    assert five["smallest_detectable_effect"] == pytest.approx(1.6820 * cost.PAIRED_SD_POINTS, 1e-3)
+    assert "5 paired seeds" in five["smallest_detectable_effect_note"]
