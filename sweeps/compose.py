@@ -101,9 +101,12 @@ def _compose(overrides: tuple[str, ...]) -> Composed:
             with open_dict(config):
                 del config["hydra"]
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_explain(error)) from error
     assert isinstance(plain, dict)
+    known = [field.name for field in dataclasses.fields(schema.SweepConfig)]
+    if unknown := sorted(set(map(str, plain)) - set(known)):
+        raise ConfigError(_unknown_key(unknown[0], sorted(known)))
     return Composed({str(k): v for k, v in plain.items()}, choices, overrides)
 
 
@@ -164,6 +167,10 @@ def _explain(error: Exception) -> str:
     """A Hydra or OmegaConf error as: which key, what is wrong, what is allowed."""
     cause = error.__cause__
     text = str(error)
+    if "--multirun" in text:
+        override = re.search(r"'(\S+?)=(.*?)'", text)
+        key, values = override.groups() if override else ("KEY", "VALUE,VALUE")
+        return f"{key}: takes one value, got {values}; to sweep it: 'space={{{key}:[VALUE,VALUE]}}'"
     match = re.search(r"full_key: (\S+)", str(cause) if cause is not None else text)
     if match and ("not in struct" in str(cause) or "not in '" in str(cause)):
         key = match.group(1)
