@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.update(
@@ -13,6 +14,10 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     WANDB_MODE="offline",
 )
+
+# The same examples at every run, and no limit of time: machines that run tests may be busy.
+hypothesis.settings.register_profile("kerzoo", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("kerzoo")
 
 ROOT = Path(__file__).resolve().parents[1]
 
