@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not overrides:
         print_sweeps(console)
         return 0
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         plan = make_plan(overrides, shlex.join(["python", "sweep.py", *overrides]))
         print_plan(plan, console)
@@ -67,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == 130:
         console.print("Interrupted. The same command continues.")
     return code
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    """Treat SIGTERM, which batch systems send, as Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def execute(plan: Plan, console: Console) -> int:

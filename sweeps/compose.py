@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from sweeps import schema
 CONF = Path(__file__).resolve().parent.parent / "conf"
 LARGE_MODEL_PARAMETERS = 1_000_000_000
 """Models from this size on are planned for a GPU by training.device=auto."""
+
+_WORDS = ("null", "true", "false", "nan", "inf")
 
 
 class ConfigError(ValueError):
@@ -123,6 +126,11 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(_explain(error)) from error
 
 
+def format_override(key: str, value: Any) -> str:
+    """The override that sets a key to a value: null, quoted text, lists and dicts as Hydra reads."""
+    return f"{key}={_literal(value)}"
+
+
 def list_sweeps() -> dict[str, str]:
     """Name of each sweep in conf/sweep, with the line that says what it is."""
     sweeps = {}
@@ -144,6 +152,20 @@ def automatic_device(num_parameters: int) -> str:
     """What training.device=auto means for a model of this size on this machine."""
     large = num_parameters >= LARGE_MODEL_PARAMETERS
     return "cuda" if large or _cuda_is_available() else "cpu"
+
+
+def _literal(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{_literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_literal, value)) + "]"
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", str(value)) and str(value).lower() not in _WORDS
+    if not isinstance(value, str) or plain:
+        return str(value)
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
+    return f"'{escaped}'"
 
 
 def _copy(value: Any) -> Any:

@@ -19,7 +19,7 @@ from kerzoo.identity import trial_id
 from kerzoo.options import TrialOptions
 from kerzoo.records import TrialFolder, TrialSpec, timestamp, write_json
 from sweeps import cost, schema
-from sweeps.compose import Composed, ConfigError, compose, parse_overrides
+from sweeps.compose import Composed, ConfigError, compose, format_override, parse_overrides
 from sweeps.space import Cell, expand, factors_of, split_cell
 
 SCHEMA_VERSION = 1
@@ -69,12 +69,15 @@ class Plan:
         Raises:
             ConfigError: Saying what is missing and which settings help.
         """
-        sources = {repr(source): source for o in self.options for source in (o.model, o.task)}
-        for source in sources.values():
-            try:
-                source.check_available()
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
+        models = {repr(options.model): options.model for options in self.options}
+        tasks = {repr(options.task): options.task for options in self.options}
+        try:
+            for model in models.values():
+                model.check_available()
+            for task in tasks.values():
+                task.check_available(("train", "dev"))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
 
 def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> Plan:
@@ -181,7 +184,7 @@ def _compose_cell(base: Composed, cell: Cell) -> tuple[TrialSpec, TrialOptions]:
     except ValueError as error:
         raise ConfigError(_describe(error, cell)) from error
     own = [o for o in kept if _key(o).partition(".")[0] not in _SWEEP_KEYS and _key(o) not in cell]
-    overrides = own + [f"{key}={value}" for key, value in cell.items()]
+    overrides = own + [format_override(key, value) for key, value in cell.items()]
     choices = {g: composed.choices[g] for g in schema.TRIAL_GROUPS}
     spec = TrialSpec(
         trial_id=identity,

@@ -194,6 +194,8 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
     scheduler = RungScheduler(
         sweep.scheduler.metric,
         sweep.scheduler.reduction_factor,
+        {spec.trial_id: spec.arm for spec in plan.specs},
+        sweep.scheduler.survivors_per_arm,
         rows,
         {spec.trial_id: spec.rungs[-1] for spec in plan.specs},
         plan.folder / "events.jsonl",

@@ -18,22 +18,25 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from kerzoo.records import Row, timestamp
 
 
-def survives(value: float, others: Iterable[float], reduction_factor: float) -> bool:
-    """Whether a trial is among the best of those that reached its rung so far.
-
-    With m trials at the rung, itself included, it goes on if fewer than max(1, ⌊m/η⌋) of the
-    others are strictly better. Ties go on; a value that is not finite never does.
-
-    Args:
-        value: The trial's own metric; lower is better.
-        others: The metric of the other trials at this rung.
-        reduction_factor: η > 1.
+def num_kept(num_others: int, reduction_factor: float) -> int:
+    """How many of the trials at a rung go on: max(1, ⌊m/η⌋) of m, the arriving one included.
 
     Source: Li et al. 2020, arXiv 1810.05934 (asynchronous successive halving), in the form that
     stops a trial instead of promoting it.
     """
-    others = list(others)
-    kept = max(1, math.floor((len(others) + 1) / reduction_factor))
+    return max(1, math.floor((num_others + 1) / reduction_factor))
+
+
+def survives(value: float, others: Iterable[float], kept: int) -> bool:
+    """Whether a trial is among the best `kept` of those that reached its rung so far.
+
+    Ties go on; a value that is not finite never does.
+
+    Args:
+        value: The trial's own metric; lower is better.
+        others: The metric of the other trials.
+        kept: How many go on.
+    """
     return math.isfinite(value) and sum(other < value for other in others) < kept
 
 
@@ -43,6 +46,9 @@ class RungScheduler(FIFOScheduler):
     Args:
         metric: Column that decides; lower is better.
         reduction_factor: η; None stops nothing (FIFO).
+        arms: Each trial's arm.
+        survivors_per_arm: How many of an arm's own best at a rung go on whatever the others do,
+            so that early stopping never takes an arm, or the baseline, out of the comparison.
         recorded: Rows of earlier runs, by trial.
         last_rungs: Each trial's whole budget, at which nothing is left to decide.
         events: Where decisions are written, one JSON object a line.
@@ -52,6 +58,8 @@ class RungScheduler(FIFOScheduler):
         self,
         metric: str,
         reduction_factor: float | None,
+        arms: Mapping[str, str],
+        survivors_per_arm: int,
         recorded: Mapping[str, Iterable[Row]],
         last_rungs: Mapping[str, int],
         events: Path,
@@ -59,6 +67,8 @@ class RungScheduler(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self.column = metric
         self.reduction_factor = reduction_factor
+        self.arms = dict(arms)
+        self.survivors_per_arm = survivors_per_arm
         self.last_rungs = dict(last_rungs)
         self.events = events
         self.values: dict[int, dict[str, float]] = {}
@@ -79,7 +89,10 @@ class RungScheduler(FIFOScheduler):
         if self.reduction_factor is None or rung == 0 or rung >= self.last_rungs[trial]:
             return str(TrialScheduler.CONTINUE)
         others = {t: v for t, v in self.values[rung].items() if t != trial}
-        goes_on = survives(value, others.values(), self.reduction_factor)
+        kept = num_kept(len(others), self.reduction_factor)
+        own = [v for t, v in others.items() if self.arms[t] == self.arms[trial]]
+        quota = survives(value, own, self.survivors_per_arm)
+        goes_on = quota or survives(value, others.values(), kept)
         self._write(
             {
                 "time": timestamp(),
@@ -87,7 +100,8 @@ class RungScheduler(FIFOScheduler):
                 "trial_id": trial,
                 "rung": rung,
                 "value": _finite(value),
-                "cutoff": _finite(self._cutoff(list(others.values()))),
+                "cutoff": _finite(cutoff(others.values(), kept)),
+                "arm_cutoff": _finite(cutoff(own, self.survivors_per_arm)),
                 "decision": "continue" if goes_on else "stop",
                 "compared": {t: _finite(v) for t, v in others.items()},
             }
@@ -100,15 +114,20 @@ class RungScheduler(FIFOScheduler):
         self.values.setdefault(int(row["rung"]), {})[trial] = number
         return number
 
-    def _cutoff(self, others: list[float]) -> float:
-        """The largest value that would have gone on."""
-        assert self.reduction_factor is not None
-        kept = max(1, math.floor((len(others) + 1) / self.reduction_factor))
-        return sorted(others)[kept - 1] if len(others) >= kept else math.inf
-
     def _write(self, event: dict[str, Any]) -> None:
         with self.events.open("a") as file:
             file.write(json.dumps(event) + "\n")
+
+
+def cutoff(others: Iterable[float], kept: int) -> float:
+    """The largest value with which a trial goes on beside these others.
+
+    Infinite where any finite value would; negative infinity where none is kept.
+    """
+    ordered = sorted(others)
+    if kept == 0:
+        return -math.inf
+    return ordered[kept - 1] if len(ordered) >= kept else math.inf
 
 
 def _finite(value: float) -> float | None:

@@ -61,11 +61,13 @@ class SchedulerOptions:
         name: "asha" or "fifo".
         metric: The row's column that decides; lower is better.
         reduction_factor: ASHA keeps the best 1/reduction_factor of a rung; > 1.
+        survivors_per_arm: How many of an arm's own best go on at each rung in any case; ≥ 0.
     """
 
     name: str = MISSING
     metric: str = "dev_loss"
     reduction_factor: Optional[float] = None  # noqa: UP045 - OmegaConf reads the annotation
+    survivors_per_arm: int = 0
 
     def __post_init__(self) -> None:
         _check_choice("scheduler.name", self.name, ("asha", "fifo"))
@@ -73,6 +75,10 @@ class SchedulerOptions:
         factor = self.reduction_factor
         if self.name == "asha" and (factor is None or not factor > 1):
             raise ValueError(f"scheduler.reduction_factor must be > 1, got {factor}")
+        if self.survivors_per_arm < 0:
+            raise ValueError(
+                f"scheduler.survivors_per_arm must be ≥ 0, got {self.survivors_per_arm}"
+            )
         if self.name == "fifo" and factor is not None:
             raise ValueError(f"scheduler.reduction_factor must be null with fifo, got {factor}")
 
