@@ -134,15 +134,12 @@ class ModelSource(abc.ABC):
         """Model in its dtype on the CPU, and tokenizer, where no path is set."""
 
 
-def read_folder(
-    place: str | Path, dtype: str, **options: Any
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """`from_pretrained` for a folder or a hub id, quietly and without running foreign code.
+def read_folder(folder: str | Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """`from_pretrained` for a folder, quietly and without running foreign code.
 
     Args:
-        place: Folder or hub id.
+        folder: With config, tokenizer and weights.
         dtype: Of the weights.
-        options: Passed on to both model and tokenizer.
 
     Raises:
         ValueError: If transformers cannot read it.
@@ -151,17 +148,16 @@ def read_folder(
 
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(
-                place,
+                folder,
                 dtype=dtype,
                 attn_implementation="sdpa",
                 trust_remote_code=False,
                 weights_only=True,
-                **options,
             )
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{place}: transformers cannot load the model: {error}") from error
+        raise ValueError(f"{folder}: transformers cannot load the model: {error}") from error
     return model, tokenizer
 
 

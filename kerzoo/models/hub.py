@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kerzoo.hub import check_commit, check_repository
+from kerzoo.hub import check_commit, check_served
 from kerzoo.models.base import ModelSource, read_folder
 from kerzoo.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_TEXT_FILES = ("*.json", "*.txt", "*.model")
 _INSTEAD = (
     "set model.path=DIR (a local Hugging Face folder), or rehearse with model=opt-tiny "
     "name=rehearsal (a stand-in made from a config)"
@@ -43,9 +45,28 @@ class HubModel(ModelSource):
 
     def check_source(self) -> None:
         """In the hub's cache on this machine, or on the hub."""
-        check_repository(self.hub_id, self.revision, "model", _INSTEAD)
+        if not _has_weights(self._snapshot()):
+            check_served(self.hub_id, self.revision, "model", "config.json", _INSTEAD)
 
     def load_source(self, progress: Progress) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """From the hub's cache, downloaded into it where needed."""
+        """From the hub's cache, downloaded into it where needed; safetensors where there are."""
+        from huggingface_hub import snapshot_download
+
         self.check_source()
-        return read_folder(self.hub_id, self.dtype, revision=self.revision)
+        for weights in ("*.safetensors", "pytorch_model*.bin"):
+            folder = snapshot_download(
+                self.hub_id, revision=self.revision, allow_patterns=[*_TEXT_FILES, weights]
+            )
+            if _has_weights(Path(folder)):
+                break
+        return read_folder(folder, self.dtype)
+
+    def _snapshot(self) -> Path:
+        from huggingface_hub import constants
+
+        repository = f"models--{self.hub_id.replace('/', '--')}"
+        return Path(constants.HF_HUB_CACHE) / repository / "snapshots" / self.revision
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))

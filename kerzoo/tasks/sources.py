@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from kerzoo.assets import PackageFile, sha256_of_file
-from kerzoo.hub import check_repository
+from kerzoo.hub import check_commit, check_served
 
 POOLS = ("train", "val")
 
@@ -151,6 +151,9 @@ class Sst2(ExampleSource):
         hub_id: Data set on the hub.
         revision: Its commit.
 
+    Raises:
+        ValueError: For a revision that is not a full commit.
+
     Source: Socher et al. 2013; GLUE, Wang et al. 2018.
     """
 
@@ -160,12 +163,15 @@ class Sst2(ExampleSource):
     fields: ClassVar[tuple[str, ...]] = ("text",)
     num_labels: ClassVar[int] = 2
 
+    def __post_init__(self) -> None:
+        check_commit(self.revision)
+
     def check_available(self, data_dir: str | None, pool: str) -> None:
         """One of the folder's files, or the data set in the hub's cache or on the hub."""
         if data_dir is not None:
             _find_file(data_dir, *_SST2_FILES[pool])
         else:
-            check_repository(self.hub_id, self.revision, "dataset", _SST2_INSTEAD)
+            self._check_hub()
 
     def fingerprint(self, data_dir: str | None) -> str:
         """Hub id and revision, or SHA-256 over the folder's files."""
@@ -191,9 +197,16 @@ class Sst2(ExampleSource):
             rows = _read_lines(path, _parse_stsa)
         return [Example({"text": text}, label) for label, text in rows]
 
-    def _load(self, pool: str) -> list[Example]:
-        import datasets
+    def _check_hub(self) -> None:
+        datasets = _import_datasets()
+        owner, _, name = self.hub_id.partition("/")
+        prepared = Path(datasets.config.HF_DATASETS_CACHE) / f"{owner}___{name}" / "sst2"
+        if not any(prepared.glob(f"*/{self.revision}")):
+            check_served(self.hub_id, self.revision, "dataset", "README.md", _SST2_INSTEAD)
 
+    def _load(self, pool: str) -> list[Example]:
+        self._check_hub()  # the loader itself retries for long before it gives up
+        datasets = _import_datasets()
         split = {"train": "train", "val": "validation"}[pool]
         try:
             rows: Any = datasets.load_dataset(
@@ -215,6 +228,16 @@ _SST2_FILES = {
 _SST2_INSTEAD = (
     "set task.data_dir to a folder with stsa.binary.{train,dev} or GLUE's {train,dev}.tsv"
 )
+
+
+def _import_datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError(
+            f"the hub's data sets need the package datasets (pip install datasets); {_SST2_INSTEAD}"
+        ) from error
+    return datasets
 
 
 def _parse_rated(line: str) -> tuple[float, str]:
