@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sweeps.compose import ConfigError, list_sweeps
 from sweeps.plan import Plan, archive, check_same_study, make_plan
-from sweeps.plan_table import print_plan
+from sweeps.tables import print_plan, print_results
 from sweeps.runner import run_plan
 
 HELP = """\
@@ -42,10 +42,14 @@ Exit codes: 0 done; 1 some trials failed; 2 the configuration is wrong; 130 inte
 """
 
 
+PLAIN_WIDTH = 120
+"""Columns of output that goes to a file or a pipe."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     overrides = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     if {"-h", "--help"} & set(overrides):
         print(HELP, end="")
         return 0
@@ -64,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         code = 130
-    if code != 2:
+    if code != 2 and (plan.folder / "trials").exists():
+        print_results(plan, console)
         report(plan, console)
     if code == 130:
         console.print("Interrupted. The same command continues.")

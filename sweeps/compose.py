@@ -25,7 +25,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 LARGE_MODEL_PARAMETERS = 1_000_000_000
 """Models from this size on are planned for a GPU by training.device=auto."""
 
-_WORDS = ("null", "true", "false", "nan", "inf")
+_WORDS = ("null", "true", "false", "nan", "inf")  # text that is not text without quotes
 
 
 class ConfigError(ValueError):
@@ -127,7 +127,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def format_override(key: str, value: Any) -> str:
-    """The override that sets a key to a value: null, quoted text, lists and dicts as Hydra reads."""
+    """The override that sets a key to a value, written so that Hydra reads the same value."""
     return f"{key}={_literal(value)}"
 
 
@@ -161,9 +161,10 @@ def _literal(value: Any) -> str:
         return "{" + ",".join(f"{k}:{_literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_literal, value)) + "]"
-    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", str(value)) and str(value).lower() not in _WORDS
-    if not isinstance(value, str) or plain:
+    if not isinstance(value, str):
         return str(value)
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", value) and value.lower() not in _WORDS:
+        return value
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
     return f"'{escaped}'"
 
@@ -192,10 +193,15 @@ def _explain(error: Exception) -> str:
     if "--multirun" in text:
         override = re.search(r"'(\S+?)=(.*?)'", text)
         key, values = override.groups() if override else ("KEY", "VALUE,VALUE")
-        return f"{key}: takes one value, got {values}; to sweep it: 'space={{{key}:[VALUE,VALUE]}}'"
+        return (
+            f"{key}: takes one value, got {values}; to sweep it: '+space={{{key}:[VALUE,VALUE]}}'"
+        )
     match = re.search(r"full_key: (\S+)", str(cause) if cause is not None else text)
     if match and ("not in struct" in str(cause) or "not in '" in str(cause)):
         key = match.group(1)
+        if key.startswith("space."):
+            swept = key.removeprefix("space.")
+            return f"{key}: not swept so far; to sweep it: '+space={{{swept}:[VALUE,VALUE]}}'"
         return _unknown_key(key, _known_keys(key.rpartition(".")[0]))
     if "Available options" in text:
         head, _, options = text.partition("Available options in ")

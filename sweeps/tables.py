@@ -1,4 +1,4 @@
-"""The plan as people read it, before anything runs."""
+"""The plan before anything runs, and the results after, as people read them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from kerzoo.options import TrialOptions
+from kerzoo.records import Row
 from sweeps.plan import Plan
 from sweeps.progress import format_duration
 
 CELLS_SHOWN = 40
+RESULTS_SHOWN = 20
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -47,6 +49,54 @@ def print_plan(plan: Plan, console: Console) -> None:
     for line in lines:
         console.print(line, soft_wrap=True)
     console.print()
+
+
+def print_results(plan: Plan, console: Console) -> None:
+    """The trials, the furthest first and the best of them on top; then what failed and why."""
+    trials = {s.trial_id: plan.trial_folder(s.trial_id) for s in plan.specs}
+    rows = {trial: folder.rows() for trial, folder in trials.items()}
+    cells = {c["trial_id"]: c["values"] for c in reversed(plan.content["cells"])}
+    table = Table(box=None, pad_edge=True, header_style="bold")
+    for factor in plan.content["factors"]:
+        table.add_column(factor.rpartition(".")[2])
+    for column in ("passes", "dev loss", "change", "accuracy", "change"):
+        table.add_column(column, justify="right")
+    table.add_column("status")
+    ordered = sorted(trials, key=lambda trial: _rank(rows[trial]))
+    for trial in ordered[:RESULTS_SHOWN]:
+        values = [str(cells[trial].get(factor, "")) for factor in plan.content["factors"]]
+        table.add_row(*values, *_figures(rows[trial]), trials[trial].status)
+    console.print(table)
+    if len(ordered) > RESULTS_SHOWN:
+        console.print(f" and {len(ordered) - RESULTS_SHOWN} more, in the report")
+    for trial, folder in trials.items():
+        failure = folder.read().get("failure")
+        if failure:
+            console.print(
+                f"failed: {trial}: {failure['kind']}: {failure['message']} "
+                f"(traceback in {folder.path / 'trial.json'})",
+                soft_wrap=True,
+                markup=False,
+            )
+
+
+def _rank(rows: list[Row]) -> tuple[int, float]:
+    if not rows or rows[-1]["dev_loss"] is None:
+        return (0, float("inf"))
+    return (-rows[-1]["forward_passes"], rows[-1]["dev_loss"])
+
+
+def _figures(rows: list[Row]) -> list[str]:
+    if not rows or rows[-1]["dev_loss"] is None:
+        return [str(rows[-1]["forward_passes"]) if rows else "0", "–", "–", "–", "–"]
+    first, last = rows[0], rows[-1]
+    return [
+        str(last["forward_passes"]),
+        f"{last['dev_loss']:.4f}",
+        f"{last['dev_loss'] - first['dev_loss']:+.4f}",
+        f"{last['dev_accuracy']:.3f}",
+        f"{last['dev_accuracy'] - first['dev_accuracy']:+.3f}",
+    ]
 
 
 def find_aliases(cells: list[dict[str, Any]]) -> list[list[str]]:
