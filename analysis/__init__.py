@@ -1,0 +1,30 @@
+"""The reading: records in; tables, figures and one HTML file out.
+
+Nothing here imports torch or ray: a results folder can be read on a machine that has neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["build_report"]
+
+
+def build_report(folders: Sequence[Path], out: Path | None = None) -> Path:
+    """Write the report of one or more results folders.
+
+    Args:
+        folders: Results folders, each with a plan.json and a folder of trials.
+        out: Where report.html, tables/ and figures/ go. By default the folder's own `report/`;
+            with several folders `report/with-OTHER` of the first.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        ResultsError: If a folder or its plan is missing or unreadable, or no trial left anything.
+    """
+    from analysis.report import write_report  # pandas and matplotlib load only when needed
+
+    return write_report(folders, out)

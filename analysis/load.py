@@ -1,0 +1,298 @@
+"""Results folders as frames: a study's trials, its cells and its evaluations.
+
+One trial may serve several cells (arms that coincide): the frames of cells and of evaluations
+repeat it for each, the frame of trials has it once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.results import Results, Values, read_results
+
+ARM, EPSILON, LEARNING_RATE, SEED = (
+    "arm",
+    "training.perturbation_scale",
+    "training.learning_rate",
+    "training.seed",
+)
+CONTEXT_COLUMNS = ("sweep", "phase", "model", "task", "tuning")
+"""Trials that differ in one of these are shown apart and never compared."""
+
+FIXED_FACTORS = frozenset({ARM, EPSILON, LEARNING_RATE, SEED, "model", "task", "tuning"})
+"""Swept keys that have a column of their own."""
+
+MEASURED = (
+    "rung",
+    "step",
+    "forward_passes",
+    "device_time_s",
+    "eval_time_s",
+    "wall_time_s",
+    "train_loss",
+    "dev_loss",
+    "score",
+    "dev_auc",
+    "peak_memory_gib",
+)
+OUTCOMES = ("dev_loss", "score", "dev_auc")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One or more sweeps, ready to be tabulated.
+
+    Attributes:
+        sweeps: The folders' contents, as read.
+        trials: One row per trial: `sweep, trial_id, planned, context, arm, status, …`.
+        cells: One row per cell and trial of the plans: the trial's columns with the cell's own
+            arm and factors, `extra` (the other factors in words) and `setting`, a number that is
+            the same for the seeds of one cell.
+        evaluations: One row per cell, trial and evaluation; outcomes, and `*_change` over the
+            trial's own step 0. A diverged evaluation has NaN outcomes.
+        last_rows: The last row of every trial that has one, those outside the plans included.
+        score_name: "accuracy" or "F1": what `score` means.
+        warnings: What was wrong with the files, in sentences.
+    """
+
+    sweeps: tuple[Results, ...]
+    trials: pd.DataFrame
+    cells: pd.DataFrame
+    evaluations: pd.DataFrame
+    last_rows: pd.DataFrame
+    score_name: str
+    warnings: tuple[str, ...]
+
+    @property
+    def contexts(self) -> list[str]:
+        """What is shown apart, in the order of the plans; a single unnamed one as a rule."""
+        return list(dict.fromkeys(self.cells["context"]))
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms: the baselines first, then in the order of the plans."""
+        found = list(dict.fromkeys(self.cells["arm"]))
+        return [a for a in self.baselines if a in found] + [
+            a for a in found if a not in self.baselines
+        ]
+
+    @property
+    def baselines(self) -> list[str]:
+        """The arms that the plans name as baselines."""
+        return list(
+            dict.fromkeys(str(s.plan["baseline"]) for s in self.sweeps if s.plan.get("baseline"))
+        )
+
+    @property
+    def has_extra_factors(self) -> bool:
+        """Whether anything but arm, epsilon, learning rate and seed was swept."""
+        return bool((self.cells["extra"] != "").any())
+
+    @property
+    def seeds_per_cell(self) -> int:
+        """The most seeds that any cell was planned with."""
+        return int(self.cells.groupby("setting")["trial_id"].nunique().max())
+
+    def rungs(self, context: str) -> list[int]:
+        """The nominal forward passes at which a context's trials are evaluated."""
+        lists = self.cells.loc[self.cells["context"] == context, "rungs"]
+        return sorted({int(rung) for rungs in lists for rung in rungs})
+
+
+def load_study(folders: Sequence[Path]) -> Study:
+    """Read results folders into frames.
+
+    Args:
+        folders: Results folders, at least one.
+
+    Returns:
+        The study.
+
+    Raises:
+        ResultsError: As `read_results`.
+        ValueError: If no folder is given.
+    """
+    if not folders:
+        raise ValueError("folders must name at least one results folder, got none")
+    sweeps = tuple(read_results(folder) for folder in folders)
+    trials = _frame_trials(sweeps)
+    rows = _frame_rows(sweeps)
+    cells = _frame_cells(sweeps, trials)
+    rows, score_name = _unify_score(rows)
+    measured = _measure(rows)
+    evaluations = cells.merge(measured, on=["sweep", "trial_id"], how="inner")
+    last_rows = measured.groupby(["sweep", "trial_id"], sort=False).tail(1)
+    warnings = [
+        f"{sweep.name}: {warning}" if len(sweeps) > 1 else warning
+        for sweep in sweeps
+        for warning in sweep.warnings
+    ]
+    return Study(sweeps, trials, cells, evaluations, last_rows, score_name, tuple(warnings))
+
+
+def _frame_trials(sweeps: Sequence[Results]) -> pd.DataFrame:
+    records = []
+    for label, sweep in zip(sweep_labels(sweeps), sweeps, strict=True):
+        first_rows: dict[str, Values] = {}
+        for row in sweep.rows:
+            first_rows.setdefault(row["trial_id"], row)
+        for trial_id, trial in sweep.trials.items():
+            facts = _facts(trial, first_rows.get(trial_id, {}), sweep.plan)
+            records.append({"sweep": label, "trial_id": trial_id, **facts})
+    frame = pd.DataFrame(records)
+    varying = [c for c in CONTEXT_COLUMNS if frame.loc[frame["planned"], c].nunique() > 1]
+    frame["context"] = [
+        " · ".join(str(value) for value in values) for values in frame[varying].to_numpy()
+    ]
+    return frame
+
+
+def sweep_labels(sweeps: Sequence[Results]) -> list[str]:
+    """A distinct label for each sweep: its name, numbered where names repeat."""
+    names = [sweep.name for sweep in sweeps]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})"
+        for i, name in enumerate(names)
+    ]
+
+
+def _facts(trial: Values, row: Values, plan: Values) -> Values:
+    """What a trial is, from its resolved configuration, else from its rows."""
+    config = trial.get("config") or {}
+    training = config.get("training") or {}
+    choices = {**(plan.get("choices") or {}), **(trial.get("choices") or {})}
+    failure = trial.get("failure") or {}
+
+    def name_of(group: str) -> str:
+        part = config.get(group)
+        name = part.get("name") if isinstance(part, Mapping) else None
+        return str(choices.get(group) or name or row.get(group) or "unknown")
+
+    rungs = trial.get("rungs") or plan.get("rungs") or []
+    return {
+        "planned": bool(trial["planned"]),
+        "phase": trial.get("phase") or row.get("phase") or "screen",
+        "model": name_of("model"),
+        "task": name_of("task"),
+        "tuning": name_of("tuning"),
+        "arm": str(trial.get("arm") or row.get("arm") or "unknown"),
+        "status": str(trial["status"]),
+        "attempts": trial.get("attempts", 0),
+        "seed": _first_of(training.get("seed"), row.get("seed")),
+        "perturbation_scale": _number(
+            _first_of(training.get("perturbation_scale"), row.get("perturbation_scale"))
+        ),
+        "learning_rate": _number(
+            _first_of(training.get("learning_rate"), row.get("learning_rate"))
+        ),
+        "kernel": row.get("kernel"),
+        "order": row.get("order"),
+        "half_width": row.get("half_width"),
+        "num_directions": row.get("num_directions"),
+        "rungs": rungs,
+        "command": trial.get("command") or "",
+        "failure_kind": failure.get("kind") or "",
+        "failure_message": failure.get("message") or "",
+        "failure_traceback": failure.get("traceback") or "",
+        "config": config,
+    }
+
+
+def _first_of(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _frame_rows(sweeps: Sequence[Results]) -> pd.DataFrame:
+    records = [
+        {**row, "sweep": label}
+        for label, sweep in zip(sweep_labels(sweeps), sweeps, strict=True)
+        for row in sweep.rows
+    ]
+    return pd.DataFrame(records, columns=None if records else ["sweep", "trial_id"])
+
+
+def _frame_cells(sweeps: Sequence[Results], trials: pd.DataFrame) -> pd.DataFrame:
+    by_trial = {(t["sweep"], t["trial_id"]): t for t in trials.to_dict("records")}
+    settings: dict[tuple[Any, ...], int] = {}
+    records = []
+    for label, sweep in zip(sweep_labels(sweeps), sweeps, strict=True):
+        for cell in sweep.plan["cells"]:
+            trial = by_trial.get((label, cell["trial_id"]))
+            if trial is None:
+                continue
+            values = cell["values"]
+            arm = str(cell.get("arm") or values.get(ARM) or trial["arm"])
+            epsilon = _number(values.get(EPSILON, trial["perturbation_scale"]))
+            rate = _number(values.get(LEARNING_RATE, trial["learning_rate"]))
+            extra = ", ".join(
+                f"{key.removeprefix('training.')} {_in_words(value)}"
+                for key, value in values.items()
+                if key not in FIXED_FACTORS
+            )
+            key = (trial["context"], arm, repr(epsilon), repr(rate), extra)
+            records.append(
+                {
+                    **trial,
+                    "arm": arm,
+                    "perturbation_scale": epsilon,
+                    "learning_rate": rate,
+                    "extra": extra,
+                    "setting": settings.setdefault(key, len(settings)),
+                    "shared_with": "",
+                }
+            )
+    _name_aliases(records)
+    columns = [*trials.columns, "extra", "setting", "shared_with"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def _in_words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _name_aliases(records: list[Values]) -> None:
+    arms: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        arms.setdefault((record["sweep"], record["trial_id"]), []).append(record["arm"])
+    for record in records:
+        others = [a for a in arms[record["sweep"], record["trial_id"]] if a != record["arm"]]
+        record["shared_with"] = ", ".join(dict.fromkeys(others))
+
+
+def _unify_score(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Put accuracy, or F1 where there is none, into `score`."""
+    rows = rows.copy()
+    found = [c for c in ("dev_accuracy", "dev_f1") if c in rows and rows[c].notna().any()]
+    rows["score"] = float("nan")
+    for column in found:
+        rows["score"] = rows["score"].fillna(pd.to_numeric(rows[column]))
+    names = {"dev_accuracy": "accuracy", "dev_f1": "F1"}
+    return rows, " or ".join(names[column] for column in found) or "accuracy"
+
+
+def _measure(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows' measured numbers as floats, with changes of the outcomes over step 0."""
+    rows = rows.copy()
+    for column in MEASURED:
+        values = rows[column] if column in rows else float("nan")
+        rows[column] = pd.Series(values, index=rows.index, dtype="float64")
+    rows["diverged"] = (
+        [value is True for value in rows["diverged"]] if "diverged" in rows else False
+    )
+    measured = rows[["sweep", "trial_id", "diverged", *MEASURED]]
+    starts = measured.loc[measured["step"] == 0, ["sweep", "trial_id", *OUTCOMES]]
+    starts = starts.rename(columns={name: f"{name}_start" for name in OUTCOMES})
+    measured = measured.merge(starts, on=["sweep", "trial_id"], how="left")
+    for name in OUTCOMES:
+        measured[f"{name}_change"] = measured[name] - measured[f"{name}_start"]
+    return measured

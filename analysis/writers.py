@@ -1,0 +1,106 @@
+"""Tables as files: CSV with the values as they are, Markdown and LaTeX as they are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis.formats import MINUS, MISSING
+from analysis.registry import Table
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "_": r"\_",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "·": r"$\cdot$",
+    "±": r"$\pm$",
+    "ε": r"$\varepsilon$",
+    "Δ": r"$\Delta$",
+    MINUS: r"$-$",
+    MISSING: "--",
+}
+
+
+def escape_latex(text: str) -> str:
+    """Text in which LaTeX finds no command: underscores, per cent signs and the like escaped."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that can stand in a cell of a Markdown table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("_", "\\_").replace("\n", " ")
+
+
+def shown_rows(table: Table) -> list[list[str]]:
+    """The table's rows as text, without the heading."""
+    records = table.frame.to_dict("records")
+    return [[column.text(record) for column in table.columns] for record in records]
+
+
+def to_csv(table: Table) -> str:
+    """All of the table's values, unformatted, under their column names; spreads included."""
+    names = [
+        name
+        for column in table.columns
+        for name in (column.name, column.spread)
+        if name is not None
+    ]
+    return str(table.frame[names].to_csv(index=False, lineterminator="\n"))
+
+
+def to_markdown(table: Table, caption: str) -> str:
+    """The table in GitHub's Markdown, caption above and note below."""
+    heading = [escape_markdown(column.label) for column in table.columns]
+    rule = ["---:" if column.numeric else ":---" for column in table.columns]
+    body = [[escape_markdown(text) for text in row] for row in shown_rows(table)]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (heading, rule, *body)]
+    return "\n".join([f"**{caption}**", "", *lines, *(["", table.note] if table.note else []), ""])
+
+
+def to_latex(table: Table, name: str, caption: str) -> str:
+    """The table as a LaTeX float; needs the package booktabs."""
+    align = "".join("r" if column.numeric else "l" for column in table.columns)
+    heading = " & ".join(escape_latex(column.label) for column in table.columns)
+    body = [" & ".join(map(escape_latex, row)) + r" \\" for row in shown_rows(table)]
+    text = escape_latex(". ".join(part for part in (caption, table.note) if part))
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{text}}}",
+        rf"  \label{{tab:{name.replace('_', '-')}}}",
+        rf"  \begin{{tabular}}{{{align}}}",
+        r"    \toprule",
+        rf"    {heading} \\",
+        r"    \midrule",
+        *(f"    {line}" for line in body),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_table(table: Table, name: str, caption: str, folder: Path) -> None:
+    """Write NAME.csv, NAME.md and NAME.tex.
+
+    Args:
+        table: The table.
+        name: The files' stem.
+        caption: What it shows.
+        folder: An existing folder.
+    """
+    contents = {
+        "csv": to_csv(table),
+        "md": to_markdown(table, caption),
+        "tex": to_latex(table, name, caption),
+    }
+    for suffix, content in contents.items():
+        (folder / f"{name}.{suffix}").write_text(content, encoding="utf-8", newline="\n")
