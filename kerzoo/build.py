@@ -40,16 +40,61 @@ def build(node: Any, key: str = "") -> Any:
     return node
 
 
-def _instantiate(target: str, arguments: dict[str, Any], key: str) -> Any:
-    cls = _resolve(target, key)
+def check_arguments(cls: type[Any], arguments: Mapping[str, Any], key: str, what: str) -> None:
+    """See whether a dataclass can be made from some arguments, as far as names and types say.
+
+    Types are checked where the annotation is made of int, float, bool, str, tuples of them and
+    None; an int is a float, a bool is not an int.
+
+    Args:
+        cls: The dataclass.
+        arguments: Its arguments by name.
+        key: Where they stand in the configuration.
+        what: What the error messages call the dataclass.
+
+    Raises:
+        ValueError: An unknown or missing key, or a value of the wrong type; names the key.
+    """
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     unknown = sorted(set(arguments) - set(fields))
     if unknown:
         allowed = ", ".join(sorted(fields)) or "none"
-        raise ValueError(f"{key}.{unknown[0]}: no such key; {target} takes: {allowed}")
+        raise ValueError(f"{key}.{unknown[0]}: no such key; {what} takes: {allowed}")
     missing = {name for name, field in fields.items() if _required(field)} - arguments.keys()
     if missing:
-        raise ValueError(f"{key}.{sorted(missing)[0]}: missing; {target} needs it")
+        raise ValueError(f"{key}.{sorted(missing)[0]}: missing; {what} needs it")
+    for name, value in arguments.items():
+        kinds = [kind.strip() for kind in str(fields[name].type).split("|")]
+        if _WORDS.keys() >= set(kinds) and not any(_fits(value, kind) for kind in kinds):
+            words = " or ".join(_WORDS[kind] for kind in kinds)
+            raise ValueError(f"{key}.{name}: must be {words}, got {value!r}")
+
+
+_WORDS = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "None": "null",
+    "tuple[str, ...]": "a list of texts",
+    "tuple[int, ...]": "a list of integers",
+    "tuple[float, ...]": "a list of numbers",
+}
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind.startswith("tuple["):
+        member = kind.removeprefix("tuple[").partition(",")[0]
+        return isinstance(value, list | tuple) and all(_fits(v, member) for v in value)
+    if isinstance(value, bool) or kind == "bool":
+        return isinstance(value, bool) and kind == "bool"
+    types: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "None": type(None)}
+    return isinstance(value, types[kind])
+
+
+def _instantiate(target: str, arguments: dict[str, Any], key: str) -> Any:
+    cls = resolve(target, key)
+    check_arguments(cls, arguments, key, target)
     try:
         return cls(**arguments)
     except (ValueError, TypeError) as error:
@@ -60,7 +105,12 @@ def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _resolve(target: str, key: str) -> type[Any]:
+def resolve(target: str, key: str = "") -> type[Any]:
+    """The class that a `_target_` names.
+
+    Raises:
+        ValueError: If it is no dataclass of kerzoo.
+    """
     module_name, _, name = str(target).rpartition(".")
     if module_name != "kerzoo" and not module_name.startswith("kerzoo."):
         raise ValueError(f"{key}.{TARGET}: must name a class inside kerzoo, got {target!r}")

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from kerzoo.build import build
+from kerzoo.build import build, check_arguments
 from kerzoo.estimator import Estimator
 from kerzoo.kernels import Kernel
 from kerzoo.models import ModelSource
@@ -37,12 +37,12 @@ class TrainingOptions:
     compared at equal cost.
 
     Args:
-        learning_rate: η ≥ 0.
+        learning_rate: η > 0.
         perturbation_scale: ε > 0.
         forward_passes: The whole budget.
         rungs: Fractions of the budget, increasing, the last of them 1.
         batch_size: Examples of a mini-batch.
-        seed: Of batches, directions, radii and initial values: four separate streams.
+        seed: Below 2⁶³; of batches, directions, radii and initial values: four separate streams.
         num_directions: n; a step costs 2n forward passes.
         threads: CPU threads of the trial.
         device: "cpu" or "cuda".
@@ -77,6 +77,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
+        if self.seed >= 1 << 63:
+            raise ValueError(f"seed must be an integer < 2^63, got {self.seed}")
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"device must be cpu or cuda, got {self.device!r}")
         self._check_rungs()
@@ -149,9 +151,13 @@ class TrialOptions:
                 raise ValueError(
                     f"{name}._target_: must be a {contract.__name__}, got {config[name]!r}"
                 )
+        values = config["training"]
+        if not isinstance(values, Mapping):
+            raise ValueError(f"training: must be a mapping, got {values!r}")
+        check_arguments(TrainingOptions, values, "training", "training")
         try:
-            training = TrainingOptions(**config["training"])
-        except (TypeError, ValueError) as error:
+            training = TrainingOptions(**values)
+        except ValueError as error:
             raise ValueError(f"training.{error}") from error
         return cls(training=training, **parts)
 
