@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from typing import Any
 
 from kerzoo import METHOD_VERSION
+from kerzoo.build import TARGET, resolve
 from kerzoo.kernels import Kernel
+from kerzoo.options import TrainingOptions
 
 LENGTH = 16
 """Hexadecimal digits of an id: 64 bits."""
@@ -30,19 +33,33 @@ def trial_id(config: dict[str, Any], kernel: Kernel, model: str, data: str) -> s
         model: Fingerprint of the model's weights.
         data: Fingerprint of the task's data.
     """
+    training = _with_floats(TrainingOptions, config["training"])
     numbers = {
         "method_version": METHOD_VERSION,
         "model": {"dtype": config["model"]["dtype"], "fingerprint": model},
         "task": {**_numbers_of(config["task"]), "fingerprint": data},
-        "kernel": config["kernel"],
-        "bandwidth": config["bandwidth"] if kernel.has_bandwidth else None,
-        "perturbation": config["perturbation"],
+        "kernel": _numbers_of(config["kernel"]),
+        "bandwidth": _numbers_of(config["bandwidth"]) if kernel.has_bandwidth else None,
+        "perturbation": _numbers_of(config["perturbation"]),
         "tuning": _numbers_of(config["tuning"]),
-        "training": {k: v for k, v in config["training"].items() if k != "rungs"},
+        "training": {k: v for k, v in training.items() if k != "rungs"},
     }
     canonical = json.dumps(numbers, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:LENGTH]
 
 
 def _numbers_of(node: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in node.items() if k not in _LABELS | _PLACES}
+    """A node and its members without labels and places."""
+    if TARGET in node:
+        node = _with_floats(resolve(node[TARGET]), node)
+    return {
+        key: _numbers_of(value) if isinstance(value, dict) else value
+        for key, value in node.items()
+        if key not in _LABELS | _PLACES
+    }
+
+
+def _with_floats(cls: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Values in which 1 is 1.0 where the dataclass expects a float."""
+    floats = {field.name for field in dataclasses.fields(cls) if field.type == "float"}
+    return {key: float(value) if key in floats else value for key, value in values.items()}
