@@ -5,7 +5,9 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +117,7 @@ class ModelSource(abc.ABC):
             model, tokenizer = self.load_source(progress)
         else:
             _files_of_model(self.path)
-            model, tokenizer = read_folder(self.path, self.dtype)
+            model, tokenizer = read_folder(Path(self.path).expanduser(), self.dtype)
         model.to(device)  # type: ignore[arg-type]
         model.train(False).requires_grad_(False)
         model.config.use_cache = False
@@ -134,7 +136,7 @@ class ModelSource(abc.ABC):
         """Model in its dtype on the CPU, and tokenizer, where no path is set."""
 
 
-def read_folder(folder: str | Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def read_folder(folder: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """`from_pretrained` for a folder, quietly and without running foreign code.
 
     Args:
@@ -142,22 +144,29 @@ def read_folder(folder: str | Path, dtype: str) -> tuple[PreTrainedModel, PreTra
         dtype: Of the weights.
 
     Raises:
-        ValueError: If transformers cannot read it.
+        ValueError: If transformers cannot read it, or some weights are not in it.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    load_model: Any = AutoModelForCausalLM.from_pretrained
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
+            model, report = load_model(
                 folder,
                 dtype=dtype,
                 attn_implementation="sdpa",
                 trust_remote_code=False,
                 weights_only=True,
+                output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{folder}: transformers cannot load the model: {error}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"{folder}: {len(missing)} weights of {type(model).__name__} are not in it, "
+            f"{missing[0]} among them"
+        )
     return model, tokenizer
 
 
@@ -207,5 +216,12 @@ def _files_of_model(path: str) -> list[Path]:
 
 
 def _folder_fingerprint(files: list[Path]) -> str:
-    digests = [f"{file.name} {sha256_of_file(file)}" for file in files]
+    states = [(file, file.stat()) for file in files]
+    return _fingerprint_of_states(tuple((f, s.st_size, s.st_mtime_ns) for f, s in states))
+
+
+@functools.lru_cache(maxsize=8)
+def _fingerprint_of_states(states: tuple[tuple[Path, int, int], ...]) -> str:
+    """Contents are read once for many trials; size and time of change tell when to read again."""
+    digests = [f"{file.name} {sha256_of_file(file)}" for file, _, _ in states]
     return "sha256:" + hashlib.sha256("\n".join(digests).encode()).hexdigest()

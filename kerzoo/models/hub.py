@@ -54,10 +54,11 @@ class HubModel(ModelSource):
 
         self.check_source()
         for weights in ("*.safetensors", "pytorch_model*.bin"):
-            folder = snapshot_download(
-                self.hub_id, revision=self.revision, allow_patterns=[*_TEXT_FILES, weights]
+            patterns = [*_TEXT_FILES, weights]
+            folder = Path(
+                snapshot_download(self.hub_id, revision=self.revision, allow_patterns=patterns)
             )
-            if _has_weights(Path(folder)):
+            if _has_weights(folder):
                 break
         return read_folder(folder, self.dtype)
 

@@ -297,7 +297,7 @@ def _read_lines(
 ) -> list[tuple[_Value, str]]:
     """Parse a text file line by line; a refusal names the file and the line."""
     try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = path.read_bytes().decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected UTF-8 text, got {error}") from error
     if header is not None and lines.pop(0).rstrip("\r") != header:
