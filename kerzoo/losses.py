@@ -6,10 +6,12 @@ language model's next-token logits of the label words at the prompt's last token
     s_c = logits(x)[last, w_c],    loss = −log softmax(s)[label],
 
 so the output matrix is applied at one position to C rows, in fp32. This equals the loss that the
-full logits give.
+full logits give; a model that does more to its logits is refused (`check_output_layer`).
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -18,6 +20,9 @@ from torch.nn import functional as F
 from kerzoo.frozen import CachedEntry, FrozenOutputs
 from kerzoo.models import LoadedModel
 from kerzoo.tasks import TokenizedSplit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class LabelWordLoss:
@@ -69,6 +74,36 @@ class LabelWordLoss:
     def num_tokens(self, indices: list[int]) -> int:
         """Tokens of a batch, padding excluded."""
         return sum(int(self.split.offsets[i + 1] - self.split.offsets[i]) for i in indices)
+
+
+@torch.inference_mode()
+def check_output_layer(model: PreTrainedModel) -> None:
+    """See, on a few tokens, that the model's logits are what its output layer makes of the states.
+
+    Raises:
+        ValueError: If it scales or caps its logits, or has no linear output layer.
+    """
+    name = type(model).__name__
+    head: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"model: {name} must have a linear output layer, got {head!r}")
+    rows = len(head.weight)
+    tokens = torch.arange(8, device=model.device).remainder(rows)[None]
+    some = torch.arange(0, rows, -(-rows // _ROWS_CHECKED), device=model.device)
+    hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, -1]
+    logits = model(input_ids=tokens, use_cache=False).logits[:, -1, some].float()
+    # Half precision rounds the full logits; in single precision only the order of sums differs.
+    tolerance = max(4 * torch.finfo(model.dtype).eps, 1e-4) * float(logits.abs().max())
+    error = float((label_scores(head, hidden, some) - logits).abs().max())
+    if getattr(model.config, "final_logit_softcapping", None) or not error <= tolerance:
+        raise ValueError(
+            f"model: {name} scales or caps its logits, which the label-word loss leaves out (on a "
+            f"few tokens they differ by {error:.2g}); choose a model whose logits are those of its "
+            "output layer, such as OPT, Llama, Mistral, Qwen2 or GPT-NeoX"
+        )
+
+
+_ROWS_CHECKED = 256
 
 
 def label_scores(

@@ -21,7 +21,7 @@ from torch import nn
 
 from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.frozen import CachedEntry, frozen_layers_replaced, frozen_outputs
-from kerzoo.losses import LabelWordLoss
+from kerzoo.losses import LabelWordLoss, check_output_layer
 from kerzoo.models import LoadedModel
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, no_progress
@@ -80,13 +80,19 @@ class Workspace:
 
     def first_metrics(self, options: TrialOptions, bench: Bench) -> Metrics:
         """Dev metrics before any update; evaluated once for trials that start alike."""
-        key = _key(options.model, options.task, options.tuning, options.training.seed)
+        training = options.training
+        numerics = [training.seed, training.threads, training.device]
+        key = _key(options.model, options.task, options.tuning, numerics)
         if key not in self._first_metrics:
             self._first_metrics[key] = evaluate(bench.dev)
         return self._first_metrics[key]
 
     def load(self, options: TrialOptions) -> LoadedModel:
-        """The trial's model, untouched: the one at hand if its checksum is right."""
+        """The trial's model, untouched: the one at hand if its checksum is right.
+
+        Raises:
+            ValueError: If the model cannot be had, or its logits are not its output layer's.
+        """
         key = _key(options.model, options.training.device)
         if self._model is not None and self._model[0] == key:
             _, loaded, expected = self._model
@@ -95,6 +101,7 @@ class Workspace:
         self._model = None
         self.progress(f"loading {options.model.name}", 0, 1)
         loaded = options.model.load(options.training.device)
+        check_output_layer(loaded.model)
         self.progress(f"loading {options.model.name}", 1, 1)
         self._model = (key, loaded, weights_checksum(loaded.model))
         return loaded
