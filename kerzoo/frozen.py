@@ -131,10 +131,11 @@ def frozen_outputs(
     folder = cache_folder() / "frozen"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key}.bin"
-    with filelock.FileLock(folder / f"{key}.lock"):
-        if not path.exists():
-            _fill(path, loaded, split, first, num_threads, progress)
-            (folder / f"{key}.json").write_text(json.dumps(identity, indent=1))
+    if not path.exists():
+        with filelock.FileLock(folder / f"{key}.lock"):
+            if not path.exists():
+                _fill(path, loaded, split, first, num_threads, progress)
+                (folder / f"{key}.json").write_text(json.dumps(identity, indent=1))
     shape = (len(split.tokens), hidden)
     values = torch.from_file(str(path), shared=False, size=shape[0] * shape[1], dtype=model.dtype)
     return FrozenOutputs(values.view(shape), split)
@@ -175,6 +176,7 @@ def _fill(
                 progress("computing the frozen layers' outputs", done, len(batches))
     finally:
         handle.remove()
+    temporary.chmod(0o644)  # torch made it readable for its owner alone
     os.replace(temporary, path)
 
 
