@@ -147,7 +147,8 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
             and _middle(groups[-1]) - _middle(groups[-2])
             < gap * (len(groups[-1]) + len(groups[-2])) / 2
         ):
-            groups[-2] += groups.pop()
+            last = groups.pop()
+            groups[-1] += last
     spread = [
         _middle(group) + gap * (place - (len(group) - 1) / 2)
         for group in groups

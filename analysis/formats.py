@@ -85,7 +85,9 @@ def format_duration(seconds: Any) -> str:
 
 def format_gib(value: Any) -> str:
     """Memory in GiB."""
-    return MISSING if is_missing(value) else f"{float(value):.2f}"
+    if is_missing(value):
+        return MISSING
+    return f"{float(value):.2f}" if float(value) >= 0.1 else f"{float(value):.2g}"
 
 
 def _signed(number: float, decimals: int) -> str:

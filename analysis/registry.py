@@ -48,7 +48,7 @@ class Column:
         """The column's cell in a row, with its spread where that is known."""
         shown = self.format(row[self.name])
         spread = row.get(self.spread) if self.spread else None
-        if spread is None or pd.isna(spread):
+        if spread is None or pd.isna(spread) or pd.isna(row[self.name]):
             return shown
         return f"{shown} ± {self.format(spread).lstrip('+')}"
 

@@ -16,7 +16,7 @@ from analysis import figures, tables
 from analysis.formats import is_missing
 from analysis.load import Study, load_study
 from analysis.registry import FIGURES, SECTIONS, TABLES, Exhibit, PanelGroup, Table
-from analysis.style import SETTINGS, save, to_inline_svg
+from analysis.style import SETTINGS, fix_layout, save_pdf, save_png, to_inline_svg
 from analysis.summary import list_cautions, list_costs, summarise
 from analysis.writers import write_table
 
@@ -131,8 +131,10 @@ def _show_figure(exhibit: Exhibit[PanelGroup], study: Study, out: Path) -> Shown
     drawings = []
     for panel in group.panels:
         name = f"{exhibit.name}-{panel.name}" if panel.name else exhibit.name
-        save(panel.drawing, out / "figures", name)
+        fix_layout(panel.drawing)
+        save_png(panel.drawing, out / "figures" / f"{name}.png")
         drawings.append(Markup(to_inline_svg(panel.drawing, name, panel.description)))
+    save_pdf([panel.drawing for panel in group.panels], out / "figures" / f"{exhibit.name}.pdf")
     return ShownFigure(exhibit.name, exhibit.caption, group.note, drawings)
 
 

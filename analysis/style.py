@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 INK, MUTED, RULE, PAPER = "#1b1f24", "#66707a", "#d5dade", "#fffffe"
@@ -85,12 +86,22 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save(drawing: Figure, folder: Path, name: str) -> None:
-    """Write NAME.png and NAME.pdf, without a date, on white."""
-    drawing.savefig(folder / f"{name}.png", dpi=200, facecolor="white", metadata={"Software": None})
-    drawing.savefig(
-        folder / f"{name}.pdf", facecolor="white", metadata={"CreationDate": None, "Producer": None}
-    )
+def fix_layout(drawing: Figure) -> None:
+    """Lay the drawing out once, instead of again for every format it is saved in."""
+    drawing.draw_without_rendering()
+    drawing.set_layout_engine("none")
+
+
+def save_png(drawing: Figure, path: Path) -> None:
+    """Write a picture on white, without a date."""
+    drawing.savefig(path, dpi=160, facecolor="white", metadata={"Software": None})
+
+
+def save_pdf(drawings: Sequence[Figure], path: Path) -> None:
+    """Write one PDF with a page for each drawing, fonts embedded once, without a date."""
+    with PdfPages(path, metadata={"CreationDate": None, "Producer": None}) as pages:
+        for drawing in drawings:
+            pages.savefig(drawing, facecolor="white")
 
 
 def to_inline_svg(drawing: Figure, name: str, description: str) -> str:

@@ -13,7 +13,6 @@ from analysis.formats import (
     format_count,
     format_duration,
     format_gib,
-    format_level,
     format_loss,
     format_points,
     is_missing,
@@ -52,32 +51,25 @@ def _summarise_context(study: Study, context: str, best: list[dict[Hashable, Any
     ]
     without = f" No trial of {', '.join(absent)} got there." if absent else ""
     if base is None:
-        return (
-            f"After {rung} forward passes {_describe(lowest, study)} has the lowest dev loss; "
-            f"the baseline {baseline or ''} has no finished trial to set it against.{without}"
-        ).replace("  ", " ")
-    if lowest is base:
+        compared = f"the baseline{f' {baseline}' if baseline else ''} has no finished trial"
+    elif lowest is base:
         rest = "no other arm is below it" if len(best) > 1 else "no other arm has finished"
-        return (
-            f"After {rung} forward passes the baseline {_describe(base, study)}; {rest}.{without}"
-        )
-    below = format_loss(base["dev_loss"] - lowest["dev_loss"])
+        compared = f"it is the baseline, and {rest}"
+    else:
+        below = format_loss(base["dev_loss"] - lowest["dev_loss"])
+        compared = f"{below} below the best of the baseline {base['arm']} ({_changes(base, study)})"
     return (
-        f"After {rung} forward passes {_describe(lowest, study)} has the lowest dev loss, {below} "
-        f"below the baseline {_describe(base, study)}.{without}"
+        f"After {rung} forward passes the lowest dev loss is {format_loss(lowest['dev_loss'])}, by "
+        f"{lowest['arm']} ({_changes(lowest, study)}): {compared}.{without}"
     )
 
 
-def _describe(row: Best, study: Study) -> str:
-    """legendre4 (ε 0.01, learning rate 0.001) at 0.6123, −0.08 from its own step 0."""
+def _changes(row: Best, study: Study) -> str:
+    """−0.0338 and +8.0 points of accuracy over its own step 0."""
     score = ""
     if not is_missing(row["score_change"]):
         score = f" and {format_points(row['score_change'])} points of {study.score_name}"
-    return (
-        f"{row['arm']} (ε {format_level(row['perturbation_scale'])}, learning rate "
-        f"{format_level(row['learning_rate'])}) at {format_loss(row['dev_loss'])}, a change of "
-        f"{format_change(row['dev_loss_change'])}{score} over its own step 0,"
-    ).removesuffix(",")
+    return f"{format_change(row['dev_loss_change'])}{score} over its own step 0"
 
 
 def list_cautions(study: Study) -> list[str]:

@@ -46,14 +46,14 @@ def shown_rows(table: Table) -> list[list[str]]:
 
 
 def to_csv(table: Table) -> str:
-    """All of the table's values, unformatted, under their column names; spreads included."""
+    """The shown columns and their spreads, to ten digits, under their own names."""
     names = [
         name
         for column in table.columns
         for name in (column.name, column.spread)
         if name is not None
     ]
-    return str(table.frame[names].to_csv(index=False, lineterminator="\n"))
+    return str(table.frame[names].to_csv(index=False, float_format="%.10g", lineterminator="\n"))
 
 
 def to_markdown(table: Table, caption: str) -> str:
