@@ -1,24 +1,18 @@
-"""Tasks: which examples, from which lines, and which tokens the model sees of them."""
+"""Tasks: which examples, from which lines of which files."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
 
 from kerzoo.build import build
-from kerzoo.models import TinyOpt
-from kerzoo.tasks import ClassificationTask, Example, MovieReviewSnippets, Sst2, TokenizedSplit
+from kerzoo.tasks import ClassificationTask, Example, MovieReviewSnippets, Sst2
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
 OPTIONS = sorted(path.name.removesuffix(".yaml") for path in CONF.glob("*.yaml"))
@@ -31,22 +25,6 @@ def task_of(option: str, **changes: Any) -> ClassificationTask:
     task = build(yaml.safe_load((CONF / f"{option}.yaml").read_text()), "task")
     assert isinstance(task, ClassificationTask)
     return dataclasses.replace(task, **changes)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerBase:
-    source = TinyOpt(
-        name="opt-tiny",
-        dtype="float32",
-        num_parameters=1,
-        num_layers=1,
-        hidden_size=8,
-        num_heads=1,
-        num_positions=64,
-        init_std=0.1,
-        seed=0,
-    )
-    return source.load("cpu").tokenizer
 
 
 @pytest.fixture
@@ -335,120 +313,6 @@ def test_without_the_package_datasets_the_message_says_so(monkeypatch: pytest.Mo
 def test_a_revision_that_can_move_is_refused() -> None:
     with pytest.raises(ValueError, match="revision must be a full commit"):
         Sst2(hub_id="nyu-mll/glue", revision="main")
-
-
-# Tokens.
-
-
-def rows(split: TokenizedSplit) -> list[list[int]]:
-    bounds = split.offsets.tolist()
-    return [split.tokens[a:b].tolist() for a, b in itertools.pairwise(bounds)]
-
-
-def test_a_row_is_the_prompt_from_the_beginning_of_text_to_the_label_position(
-    task: ClassificationTask, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    split = task.tokenize(tokenizer, "train")
-    examples = task.examples("train")
-    assert len(split) == len(examples) == 20
-    for row, label, example in zip(rows(split), split.labels.tolist(), examples, strict=True):
-        assert tokenizer.decode(row) == f"</s>{example.fields['text']} It was"
-        assert label == example.label
-    assert tokenizer.decode(split.label_token_ids) == " terrible great"
-    assert split.num_truncated == 0
-
-
-def test_a_long_prompt_loses_its_beginning_and_keeps_its_question(
-    task: ClassificationTask, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    whole = rows(task.tokenize(tokenizer, "train"))
-    split = dataclasses.replace(task, max_length=12).tokenize(tokenizer, "train")
-    assert split.num_truncated == sum(len(row) > 12 for row in whole) > 0
-    for row, cut in zip(whole, rows(split), strict=True):
-        assert cut == (row if len(row) <= 12 else [row[0], *row[-11:]])
-
-
-def test_a_tokenizer_without_special_tokens_adds_none(
-    task: ClassificationTask, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    def plain(texts: str | list[str], add_special_tokens: bool = True, **options: Any) -> Any:
-        return tokenizer(texts, add_special_tokens=False, **options)
-
-    split = task.tokenize(plain, "dev")  # type: ignore[arg-type]
-    assert [[2, *row] for row in rows(split)] == rows(task.tokenize(tokenizer, "dev"))
-
-
-def test_tokens_that_a_tokenizer_appends_do_not_stand_before_the_label(
-    task: ClassificationTask, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    def closing(texts: str | list[str], add_special_tokens: bool = True, **options: Any) -> Any:
-        encoding = tokenizer(texts, add_special_tokens=add_special_tokens, **options)
-        return {"input_ids": [*encoding["input_ids"], 2]} if add_special_tokens else encoding
-
-    split = task.tokenize(closing, "dev")  # type: ignore[arg-type]
-    assert rows(split) == rows(task.tokenize(tokenizer, "dev"))
-
-
-def test_a_label_word_of_several_tokens_is_refused_naming_them(
-    task: ClassificationTask, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    words = (" unpleasant", " great")
-    with pytest.raises(ValueError, match=r"task\.label_words: .*' unpleasant' is \d+ for .*'Ġ"):
-        dataclasses.replace(task, label_words=words).tokenize(tokenizer, "dev")
-
-
-def test_label_words_of_one_token_between_them_are_refused(task: ClassificationTask) -> None:
-    def unknown(texts: str | list[str], **options: Any) -> Any:
-        if isinstance(texts, str):
-            return {"input_ids": [7]}
-        return {"input_ids": [[7] * len(text.split()) for text in texts]}
-
-    with pytest.raises(ValueError, match="' terrible' and ' great' are the same token"):
-        task.tokenize(unknown, "dev")  # type: ignore[arg-type]
-
-
-def test_two_splits_have_one_fingerprint_when_they_have_the_same_tokens_and_labels(
-    task: ClassificationTask, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    split = task.tokenize(tokenizer, "dev")
-    assert task.tokenize(tokenizer, "dev").fingerprint == split.fingerprint
-    flipped = dataclasses.replace(split, labels=1 - split.labels)
-    shifted = dataclasses.replace(split, offsets=split.offsets + 0, tokens=split.tokens.flip(0))
-    words = dataclasses.replace(split, label_token_ids=split.label_token_ids.flip(0))
-    prints = {s.fingerprint for s in (split, flipped, shifted, words)}
-    assert len(prints) == 4
-
-
-def split_of(lengths: list[int], max_length: int = 20) -> TokenizedSplit:
-    return TokenizedSplit(
-        tokens=torch.arange(100, 100 + sum(lengths)),
-        offsets=torch.tensor([0, *lengths]).cumsum(0),
-        labels=torch.tensor([i % 2 for i in range(len(lengths))]),
-        label_token_ids=torch.tensor([5, 6]),
-        max_length=max_length,
-        num_truncated=0,
-    )
-
-
-@given(st.data(), st.lists(st.integers(1, 20), min_size=1, max_size=6))
-def test_a_batch_holds_its_examples_padded_on_the_right(
-    data: st.DataObject, lengths: list[int]
-) -> None:
-    split = split_of(lengths)
-    indices = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8))
-    tokens, sizes, labels = split.batch(indices, pad_token_id=1)
-    assert tokens.dtype == sizes.dtype == labels.dtype == torch.int64
-    longest = max(lengths[i] for i in indices)
-    assert tokens.shape == (len(indices), min(20, 8 * ((longest + 7) // 8)))
-    assert sizes.tolist() == [lengths[i] for i in indices]
-    assert labels.tolist() == [i % 2 for i in indices]
-    for row, index in zip(tokens.tolist(), indices, strict=True):
-        assert row[: lengths[index]] == rows(split)[index]
-        assert set(row[lengths[index] :]) <= {1}
-
-
-def test_examples_are_ordered_by_length_with_ties_as_they_stand() -> None:
-    assert split_of([5, 3, 5, 1, 3]).order_by_length() == [3, 1, 4, 0, 2]
 
 
 # The real SST-2.
