@@ -12,8 +12,8 @@ from rich.console import Console
 
 from sweeps.compose import ConfigError, list_sweeps
 from sweeps.plan import Plan, archive, check_same_study, make_plan
-from sweeps.tables import print_plan, print_results
 from sweeps.runner import run_plan
+from sweeps.tables import print_plan, print_results
 
 HELP = """\
 usage: python sweep.py +sweep=NAME [OVERRIDE ...]
