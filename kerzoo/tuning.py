@@ -166,12 +166,18 @@ class LoRA(Tuning):
         layers = decoder_layers(model)
         inside = {name.split(".")[-1] for layer in layers for name, _ in layer.named_modules()}
         everywhere = {name.split(".")[-1] for name, _ in model.named_modules()}
+        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        outputs = {name.split(".")[-1] for name, module in model.named_modules() if module is head}
         for target in self.target_modules:
+            if target in outputs:
+                raise ValueError(
+                    f"tuning.target_modules: {target!r} is the output layer, of which the loss "
+                    "uses the label words' rows alone; it cannot have an adapter"
+                )
             if target not in everywhere:
-                linear = sorted(n for n in inside if n.endswith("proj") or n.startswith("fc"))
                 raise ValueError(
                     f"tuning.target_modules: {target!r} is no module of {type(model).__name__}; "
-                    f"its layers have: {', '.join(linear)}"
+                    f"its layers have: {', '.join(_linear_modules(layers))}"
                 )
             if self.last_layers is not None and target not in inside:
                 raise ValueError(
@@ -214,6 +220,13 @@ def _layers_path(model: PreTrainedModel) -> str:
         if isinstance(module, nn.ModuleList) and len(module) == total:
             return str(name)
     raise ValueError(f"{type(model).__name__} has no list of {total} layers")
+
+
+def _linear_modules(layers: Any) -> list[str]:
+    from torch import nn
+
+    modules = (item for layer in layers for item in layer.named_modules())
+    return sorted({name.split(".")[-1] for name, m in modules if isinstance(m, nn.Linear)})
 
 
 def _layers_attribute(model: PreTrainedModel) -> str:
