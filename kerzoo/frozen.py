@@ -174,10 +174,11 @@ def _fill(
         with one_torch_thread(), ThreadPoolExecutor(num_threads, "frozen") as pool:
             for done, _ in enumerate(pool.map(compute, batches), start=1):
                 progress("computing the frozen layers' outputs", done, len(batches))
+        temporary.chmod(0o644)  # torch made it readable for its owner alone
+        os.replace(temporary, path)
     finally:
         handle.remove()
-    temporary.chmod(0o644)  # torch made it readable for its owner alone
-    os.replace(temporary, path)
+        temporary.unlink(missing_ok=True)
 
 
 class _LayerReachedError(Exception):
