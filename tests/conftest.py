@@ -10,6 +10,7 @@ import pytest
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
+    OMP_NUM_THREADS="1",  # small tensors lose much by threads on a busy machine
     RAY_USAGE_STATS_ENABLED="0",
     TOKENIZERS_PARALLELISM="false",
     WANDB_MODE="offline",
