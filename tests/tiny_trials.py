@@ -71,7 +71,7 @@ def trial_config(data_dir: Path | str, **changes: Any) -> dict[str, Any]:
             "_target_": "kerzoo.models.TinyOpt",
             "name": "opt-tiny",
             "dtype": "float32",
-            "num_parameters": 60_000,
+            "num_parameters": 77_664,
             "num_layers": 4,
             "hidden_size": 32,
             "num_heads": 4,
