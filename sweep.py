@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sweeps.compose import ConfigError, list_sweeps
 from sweeps.plan import Plan, archive, check_same_study, make_plan
-from sweeps.runner import run_plan
+from sweeps.runner import check_devices, only_driver, run_plan
 from sweeps.tables import print_plan, print_results
 
 HELP = """\
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_sweeps(console)
         return 0
     signal.signal(signal.SIGTERM, _interrupt)
+    plan = None
     try:
         plan = make_plan(overrides, shlex.join(["python", "sweep.py", *overrides]))
         print_plan(plan, console)
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         code = 130
-    if code != 2 and (plan.folder / "trials").exists():
+    if plan and code != 2 and (plan.folder / "trials").exists():
         print_results(plan, console)
         report(plan, console)
     if code == 130:
@@ -86,11 +87,14 @@ def execute(plan: Plan, console: Console) -> int:
     if not plan.sweep.fresh:
         check_same_study(plan)
     plan.check_available()
-    if plan.sweep.fresh and (archived := archive(plan.folder)):
-        console.print(f"Archived the old results as {archived}")
-    plan.write()
-    plan.create_trials()
-    return run_plan(plan, console)
+    check_devices(plan)
+    if plan.sweep.fresh and plan.folder.exists():
+        with only_driver(plan.folder):
+            console.print(f"Archived the old results as {archive(plan.folder)}")
+    with only_driver(plan.folder):
+        plan.write()
+        plan.create_trials()
+        return run_plan(plan, console)
 
 
 def report(plan: Plan, console: Console) -> None:

@@ -22,9 +22,8 @@ import filelock
 from rich.console import Console
 
 from kerzoo.records import ENDED, TrialSpec, timestamp
-from sweeps import cost
 from sweeps.compose import ConfigError
-from sweeps.plan import Plan
+from sweeps.plan import Plan, summarise
 from sweeps.progress import Display, format_duration, label_cell
 from sweeps.tracking import WandbMirror
 
@@ -44,7 +43,7 @@ OBJECT_STORE_BYTES = 200 << 20
 
 
 def run_plan(plan: Plan, console: Console) -> int:
-    """Run what is left of a plan.
+    """Run what is left of a plan, whose folder is held by `only_driver`.
 
     Returns:
         0 if every trial ended well, 1 if some failed, 2 if preparing them showed that they
@@ -53,24 +52,22 @@ def run_plan(plan: Plan, console: Console) -> int:
     Raises:
         ConfigError: Before any work starts.
     """
-    with only_driver(plan.folder):
-        pending = [s for s in plan.specs if plan.trial_folder(s.trial_id).status not in ENDED]
-        if not pending:
-            console.print(f"All {len(plan.specs)} trials have ended already.")
-            return exit_code(plan)
-        check_devices(plan, pending)
-        code = prepare(plan, console)
-        if code:
-            return code
-        announce(plan, pending, console)
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        try:
-            _fit(plan, pending, console)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            _mark_interrupted(plan)
+    pending = [s for s in plan.specs if plan.trial_folder(s.trial_id).status not in ENDED]
+    if not pending:
+        console.print(f"All {len(plan.specs)} trials have ended already.")
+        return exit_code(plan)
+    code = prepare(plan, console)
+    if code:
+        return code
+    announce(plan, pending, console)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        _fit(plan, pending, console)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        _mark_interrupted(plan)
     return exit_code(plan)
 
 
@@ -89,6 +86,7 @@ def only_driver(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: If another sweep runs in the same folder.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".driver.lock", timeout=0)
     try:
         lock.acquire()
@@ -102,12 +100,14 @@ def only_driver(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_devices(plan: Plan, pending: list[TrialSpec]) -> None:
+def check_devices(plan: Plan) -> None:
     """Refuse a sweep for GPUs on a machine without one.
 
     Raises:
         ConfigError: Naming `training.device` and `cluster`.
     """
+    ended = set() if plan.sweep.fresh else ENDED
+    pending = [s for s in plan.specs if plan.trial_folder(s.trial_id).status not in ended]
     wanted = any(spec.config["training"]["device"] == "cuda" for spec in pending)
     if not wanted or plan.sweep.cluster.address != "local":
         return
@@ -133,12 +133,7 @@ def prepare(plan: Plan, console: Console) -> int:
     if result.returncode:
         return result.returncode if result.returncode in (2, 130) else 1
     times = json.loads(result.stdout.splitlines()[-1])
-    costs = cost.summarise(
-        plan.options,
-        plan.sweep.scheduler.reduction_factor,
-        plan.content["cost"]["seeds"],
-        times["step_s"],
-    )
+    costs = summarise(plan.options, plan.specs, plan.sweep.scheduler.rule, times["step_s"])
     plan.write(preparation=times, cost=costs)
     console.print(
         f"Prepared: model {times['model_s']:.0f} s, data and cache {times['cache_s']:.0f} s, "
@@ -154,7 +149,7 @@ def announce(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
         return
     chosen = {spec.trial_id for spec in pending}
     options = [o for s, o in zip(plan.specs, plan.options, strict=True) if s.trial_id in chosen]
-    hours = cost.summarise(options, plan.sweep.scheduler.reduction_factor, 1, step_s)
+    hours = summarise(options, pending, plan.sweep.scheduler.rule, step_s)
     cpus = plan.sweep.cluster.num_cpus or os.cpu_count() or 1
     slots = max(1, min(len(pending), cpus // options[0].training.threads))
     seconds = hours["device_hours_expected"] * 3600 / slots
@@ -183,19 +178,12 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
     folders = {spec.trial_id: plan.trial_folder(spec.trial_id) for spec in plan.specs}
     rows = {trial: folder.rows() for trial, folder in folders.items()}
     labels = {c["trial_id"]: label_cell(c["values"]) for c in reversed(plan.content["cells"])}
-    display = Display(
-        console,
-        plan.specs,
-        labels,
-        {trial: folder.status for trial, folder in folders.items()},
-        rows,
-        sweep.scheduler.reduction_factor,
-    )
+    statuses = {trial: folder.status for trial, folder in folders.items()}
+    display = Display(console, plan.specs, labels, statuses, rows, sweep.scheduler.rule)
     scheduler = RungScheduler(
         sweep.scheduler.metric,
-        sweep.scheduler.reduction_factor,
+        sweep.scheduler.rule,
         {spec.trial_id: spec.arm for spec in plan.specs},
-        sweep.scheduler.survivors_per_arm,
         rows,
         {spec.trial_id: spec.rungs[-1] for spec in plan.specs},
         plan.folder / "events.jsonl",
@@ -203,35 +191,28 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
     mirror = WandbMirror(sweep.tracking, sweep.name, plan.folder, plan.specs, display.warn)
     storage = plan.folder / ".ray"
     shutil.rmtree(storage, ignore_errors=True)
-    _quiet_loggers()
-    ray.init(
-        address=sweep.cluster.address,
-        **_local_resources(plan),
-        include_dashboard=False if sweep.cluster.address == "local" else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
+    _start_ray(plan)
+    tuner = tune.Tuner(
+        tune.with_resources(train, _trial_resources(plan, pending)),
+        param_space={
+            "trial_id": tune.grid_search([spec.trial_id for spec in pending]),
+            "trials": str(plan.folder / "trials"),
+        },
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(storage),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=sweep.cluster.max_failures),
+            callbacks=[SweepCallback(folders, display, mirror)],
+        ),
     )
     try:
         with display:
-            tuner = tune.Tuner(
-                tune.with_resources(train, _trial_resources(plan, pending)),
-                param_space={
-                    "trial_id": tune.grid_search([spec.trial_id for spec in pending]),
-                    "trials": str(plan.folder / "trials"),
-                },
-                tune_config=tune.TuneConfig(
-                    scheduler=scheduler,
-                    reuse_actors=True,
-                    trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
-                ),
-                run_config=tune.RunConfig(
-                    name="tune",
-                    storage_path=str(storage),
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=sweep.cluster.max_failures),
-                    callbacks=[SweepCallback(folders, display, mirror)],
-                ),
-            )
             tuner.fit()
     finally:
         mirror.close()
@@ -239,10 +220,20 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def _local_resources(plan: Plan) -> dict[str, Any]:
-    if plan.sweep.cluster.address != "local":
-        return {}
-    return {"num_cpus": plan.sweep.cluster.num_cpus, "object_store_memory": OBJECT_STORE_BYTES}
+def _start_ray(plan: Plan) -> None:
+    import ray
+
+    cluster = plan.sweep.cluster
+    own: dict[str, Any] = {}
+    if cluster.address == "local":
+        own = {
+            "num_cpus": cluster.num_cpus,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+        }
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR, **own)
 
 
 def _trial_resources(plan: Plan, pending: list[TrialSpec]) -> dict[str, float]:
@@ -251,11 +242,6 @@ def _trial_resources(plan: Plan, pending: list[TrialSpec]) -> dict[str, float]:
     if any(t["device"] == "cuda" for t in training):
         resources["gpu"] = plan.sweep.cluster.gpus_per_trial
     return resources
-
-
-def _quiet_loggers() -> None:
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _mark_interrupted(plan: Plan) -> None:
