@@ -136,7 +136,7 @@ class _Run:
         for rung in [0, *self.spec.rungs]:
             for step in range(len(self.history), rung // per_step):
                 if not self._advance(step):
-                    yield self._diverge(rung)
+                    yield self._diverge(rung, self.sampler.indices(step))
                     return
                 self.progress("training", step + 1, self.options.training.num_steps)
             step = len(self.history)
@@ -191,21 +191,25 @@ class _Run:
         else:
             metrics = self.workspace.first_metrics(self.options, self.bench)
         self.eval_time_s += time.perf_counter() - start
-        return self._record(self._row(rung, metrics))
+        return self._record(self._row(rung, metrics if math.isfinite(metrics.loss) else None))
 
     def _record(self, row: Row) -> Row:
         self.writer.append_row(row)
         self.recorded[row["step"]] = row
         return row
 
-    def _diverge(self, rung: int) -> Row:
-        """The row of a step whose loss was not finite; the passes it cost are counted."""
+    def _diverge(self, rung: int, indices: list[int]) -> Row:
+        """The row of a step whose loss was not finite; what it cost is counted."""
         row = self._row(rung, None)
         row["step"] += 1
-        row["forward_passes"] += self.estimator.forward_passes_per_step
-        self._record(row)
+        if row["step"] not in self.recorded:
+            passes = self.estimator.forward_passes_per_step
+            row["forward_passes"] += passes
+            row["examples_seen"] += len(indices)
+            row["tokens_processed"] += passes * self.bench.train.num_tokens(indices)
+            self._record(row)
         self._end("diverged")
-        return row
+        return self.recorded[row["step"]]
 
     def _end(self, status: Status) -> None:
         self.writer.set_status(status, replay_time_s=self.replay_time_s)
@@ -224,11 +228,11 @@ class _Run:
             "wall_time_s": self.stopwatch.elapsed,
             "device_time_s": math.fsum(record.device_time_s for record in self.history),
             "eval_time_s": self.eval_time_s,
-            "train_loss": self._train_loss(),
+            "train_loss": self._train_loss() if metrics else None,
             "dev_loss": metrics.loss if metrics else None,
             "dev_accuracy": metrics.accuracy if metrics else None,
             **({"dev_auc": metrics.auc if metrics else None} if self.options.task.binary else {}),
-            "diverged": metrics is None or not math.isfinite(metrics.loss),
+            "diverged": metrics is None,
             "peak_memory_gib": peak_memory_gib(training.device),
         }
 
@@ -341,17 +345,18 @@ def read_plan(path: Path, trial: str | None = None) -> list[TrialSpec]:
     """The trials of a plan.json, or one of them.
 
     Raises:
-        ValueError: If there is no such plan or no such trial in it.
+        ValueError: If there is no such plan or trial, or a configuration is wrong.
     """
     try:
-        plan = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a plan: {error}; sweep.py writes it") from error
-    specs = [TrialSpec.from_dict(entry) for entry in plan["trials"]]
+        specs = [TrialSpec.from_dict(entry) for entry in json.loads(path.read_text())["trials"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a plan: {error!r}; sweep.py writes it") from error
     if trial is not None:
         specs = [spec for spec in specs if spec.trial_id == trial]
         if not specs:
             raise ValueError(f"--trial {trial}: no such trial in {path}")
+    for spec in specs:
+        TrialOptions.from_config(spec.config)
     return specs
 
 
