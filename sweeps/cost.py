@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from scipy import optimize, stats
 
 from kerzoo.options import TrialOptions
+from sweeps.halving import HalvingRule
 
 GIB = 1 << 30
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -61,20 +63,6 @@ def estimate_trial(options: TrialOptions, step_s: float | None = None) -> TrialC
     return TrialCost(training.forward_passes, memory, step_s * training.num_steps)
 
 
-def expected_share(rungs: Sequence[int], reduction_factor: float | None) -> float:
-    """Share of the full budget that successive halving spends, if a rung keeps its best 1/η.
-
-    Args:
-        rungs: Nominal forward passes of each rung.
-        reduction_factor: η, or None when nothing is stopped.
-    """
-    if reduction_factor is None:
-        return 1.0
-    lengths = [b - a for a, b in zip([0, *rungs], rungs, strict=False)]
-    spent = sum(length / reduction_factor**i for i, length in enumerate(lengths))
-    return spent / rungs[-1]
-
-
 def smallest_detectable_effect(num_seeds: int, sd: float, power: float = 0.8) -> float | None:
     """The paired mean difference that a two-sided t-test at 5 % finds with the given power.
 
@@ -108,13 +96,16 @@ def smallest_detectable_effect(num_seeds: int, sd: float, power: float = 0.8) ->
 
 def summarise(
     trials: Sequence[TrialOptions],
-    reduction_factor: float | None,
+    rule: HalvingRule,
+    num_arms: int,
     num_seeds: int,
     step_s: float | None = None,
 ) -> dict[str, Any]:
     """The plan's cost as it stands in plan.json."""
     costs = [estimate_trial(options, step_s) for options in trials]
-    shares = [expected_share(o.training.nominal_rungs, reduction_factor) for o in trials]
+    shares = [
+        _expected_share(o.training.nominal_rungs, rule, len(trials), num_arms) for o in trials
+    ]
     device = trials[0].training.device
     effect = smallest_detectable_effect(num_seeds, PAIRED_SD_POINTS)
     unit = "GPU" if device == "cuda" else "CPU slot"
@@ -147,3 +138,13 @@ def summarise(
             f"differences have a standard deviation of {PAIRED_SD_POINTS:g} points"
         ),
     }
+
+
+def _expected_share(
+    rungs: Sequence[int], rule: HalvingRule, num_trials: int, num_arms: int
+) -> float:
+    """Share of a trial's budget that it is expected to spend under early stopping."""
+    fractions = rule.fractions_running(len(rungs), num_trials, num_arms)
+    lengths = [stop - start for start, stop in itertools.pairwise([0, *rungs])]
+    spent = math.fsum(n * f for n, f in zip(lengths, fractions, strict=True))
+    return spent / rungs[-1]

@@ -20,6 +20,7 @@ from kerzoo.options import TrialOptions
 from kerzoo.records import TrialFolder, TrialSpec, timestamp, write_json
 from sweeps import cost, schema
 from sweeps.compose import Composed, ConfigError, compose, format_override, parse_overrides
+from sweeps.halving import HalvingRule
 from sweeps.space import Cell, expand, factors_of, split_cell
 
 SCHEMA_VERSION = 1
@@ -134,11 +135,23 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
             for cell, (spec, _) in zip(cells, entries, strict=True)
         ],
         "trials": [dataclasses.asdict(spec) for spec in specs],
-        "cost": cost.summarise(options, sweep.scheduler.reduction_factor, _num_seeds(options)),
+        "cost": summarise(options, specs, sweep.scheduler.rule),
         "preparation": {},
     }
     folder = (Path(sweep.results_dir) / sweep.name).absolute()
     return Plan(sweep, folder, specs, options, content)
+
+
+def summarise(
+    options: Sequence[TrialOptions],
+    specs: Sequence[TrialSpec],
+    rule: HalvingRule,
+    step_s: float | None = None,
+) -> dict[str, Any]:
+    """Cost of some trials of a plan, from sizes or from a measured step."""
+    seeds = {o.training.seed for o in options}
+    arms = {spec.arm for spec in specs}
+    return cost.summarise(options, rule, len(arms), len(seeds), step_s)
 
 
 def check_same_study(plan: Plan) -> None:
@@ -222,10 +235,6 @@ def _fixed(options: Sequence[TrialOptions]) -> dict[str, Any]:
         "budget (training.forward_passes)": distinct([o.training.forward_passes for o in options]),
         "rungs (training.rungs)": distinct([o.training.nominal_rungs for o in options]),
     }
-
-
-def _num_seeds(options: Sequence[TrialOptions]) -> int:
-    return len({o.training.seed for o in options})
 
 
 def _key(override: str) -> str:

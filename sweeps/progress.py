@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kerzoo.records import ENDED, Row, TrialSpec
-from sweeps.cost import expected_share
+from sweeps.halving import HalvingRule
 
 RUNNING_SHOWN = 12
 
@@ -45,7 +45,7 @@ class Display:
         labels: A few words for each trial.
         statuses: Their present statuses.
         rows: Their rows so far.
-        reduction_factor: What early stopping keeps, for the ETA.
+        rule: Of early stopping, for the ETA.
     """
 
     def __init__(
@@ -55,14 +55,15 @@ class Display:
         labels: Mapping[str, str],
         statuses: Mapping[str, str],
         rows: Mapping[str, Sequence[Row]],
-        reduction_factor: float | None,
+        rule: HalvingRule,
     ) -> None:
         self.console = console
         self.specs = {spec.trial_id: spec for spec in specs}
         self.labels = dict(labels)
         self.statuses = dict(statuses)
         self.rows: dict[str, list[Row]] = {trial: list(rows[trial]) for trial in self.specs}
-        self.reduction_factor = reduction_factor
+        self.rule = rule
+        self._num_arms = len({spec.arm for spec in specs})
         self._start = time.monotonic()
         self._start = time.monotonic()
         self._passes_before = 0.0
@@ -139,11 +140,18 @@ class Display:
             if self.statuses[trial] in ENDED:
                 total += reached
             else:
-                ahead = [rung for rung in spec.rungs if rung > reached]
-                lengths = [rung - reached for rung in ahead]
-                share = expected_share(lengths, self.reduction_factor) if lengths else 0.0
-                total += reached + share * (lengths[-1] if lengths else 0)
+                total += reached + self._expected_ahead(spec.rungs, reached)
         return total
+
+    def _expected_ahead(self, rungs: Sequence[int], reached: float) -> float:
+        """Forward passes that a trial which goes on from `reached` is expected to make yet."""
+        running = self.rule.fractions_running(len(rungs), len(self.specs), self._num_arms)
+        ahead = [i for i, rung in enumerate(rungs) if rung > reached]
+        starts = [reached, *(rungs[i] for i in ahead)]
+        return sum(
+            (rungs[i] - start) * running[i] / running[ahead[0]]
+            for i, start in zip(ahead, starts, strict=False)
+        )
 
     def _line(self, text: str) -> None:
         if self._live is None:

@@ -16,39 +16,16 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from kerzoo.records import Row, timestamp
-
-
-def num_kept(num_others: int, reduction_factor: float) -> int:
-    """How many of the trials at a rung go on: max(1, ⌊m/η⌋) of m, the arriving one included.
-
-    Source: Li et al. 2020, arXiv 1810.05934 (asynchronous successive halving), in the form that
-    stops a trial instead of promoting it.
-    """
-    return max(1, math.floor((num_others + 1) / reduction_factor))
-
-
-def survives(value: float, others: Iterable[float], kept: int) -> bool:
-    """Whether a trial is among the best `kept` of those that reached its rung so far.
-
-    Ties go on; a value that is not finite never does.
-
-    Args:
-        value: The trial's own metric; lower is better.
-        others: The metric of the other trials.
-        kept: How many go on.
-    """
-    return math.isfinite(value) and sum(other < value for other in others) < kept
+from sweeps.halving import HalvingRule
 
 
 class RungScheduler(FIFOScheduler):
-    """Asynchronous successive halving (ASHA) for Ray Tune.
+    """A halving rule for Ray Tune.
 
     Args:
         metric: Column that decides; lower is better.
-        reduction_factor: η; None stops nothing (FIFO).
+        rule: Who goes on at a rung.
         arms: Each trial's arm.
-        survivors_per_arm: How many of an arm's own best at a rung go on whatever the others do,
-            so that early stopping never takes an arm, or the baseline, out of the comparison.
         recorded: Rows of earlier runs, by trial.
         last_rungs: Each trial's whole budget, at which nothing is left to decide.
         events: Where decisions are written, one JSON object a line.
@@ -57,18 +34,16 @@ class RungScheduler(FIFOScheduler):
     def __init__(
         self,
         metric: str,
-        reduction_factor: float | None,
+        rule: HalvingRule,
         arms: Mapping[str, str],
-        survivors_per_arm: int,
         recorded: Mapping[str, Iterable[Row]],
         last_rungs: Mapping[str, int],
         events: Path,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.column = metric
-        self.reduction_factor = reduction_factor
+        self.rule = rule
         self.arms = dict(arms)
-        self.survivors_per_arm = survivors_per_arm
         self.last_rungs = dict(last_rungs)
         self.events = events
         self.values: dict[int, dict[str, float]] = {}
@@ -86,13 +61,11 @@ class RungScheduler(FIFOScheduler):
         """CONTINUE or STOP for a row; the row's value is remembered."""
         value = self._remember(trial, row)
         rung = int(row["rung"])
-        if self.reduction_factor is None or rung == 0 or rung >= self.last_rungs[trial]:
+        if self.rule.reduction_factor is None or rung == 0 or rung >= self.last_rungs[trial]:
             return str(TrialScheduler.CONTINUE)
         others = {t: v for t, v in self.values[rung].items() if t != trial}
-        kept = num_kept(len(others), self.reduction_factor)
         own = [v for t, v in others.items() if self.arms[t] == self.arms[trial]]
-        quota = survives(value, own, self.survivors_per_arm)
-        goes_on = quota or survives(value, others.values(), kept)
+        goes_on = self.rule.goes_on(value, others.values(), own)
         self._write(
             {
                 "time": timestamp(),
@@ -100,8 +73,8 @@ class RungScheduler(FIFOScheduler):
                 "trial_id": trial,
                 "rung": rung,
                 "value": _finite(value),
-                "cutoff": _finite(cutoff(others.values(), kept)),
-                "arm_cutoff": _finite(cutoff(own, self.survivors_per_arm)),
+                "cutoff": _finite(cutoff(others.values(), self.rule.num_kept(len(others)))),
+                "arm_cutoff": _finite(cutoff(own, self.rule.survivors_per_arm)),
                 "decision": "continue" if goes_on else "stop",
                 "compared": {t: _finite(v) for t, v in others.items()},
             }
@@ -120,9 +93,9 @@ class RungScheduler(FIFOScheduler):
 
 
 def cutoff(others: Iterable[float], kept: int) -> float:
-    """The largest value with which a trial goes on beside these others.
+    """The largest value that is among the best `kept` beside these others.
 
-    Infinite where any finite value would; negative infinity where none is kept.
+    Infinite where any finite value is, negative infinity where none is.
     """
     ordered = sorted(others)
     if kept == 0:

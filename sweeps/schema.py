@@ -9,6 +9,8 @@ from typing import Any, Optional
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from sweeps.halving import HalvingRule
+
 GROUPS = (
     "arm",
     "model",
@@ -81,6 +83,11 @@ class SchedulerOptions:
             )
         if self.name == "fifo" and factor is not None:
             raise ValueError(f"scheduler.reduction_factor must be null with fifo, got {factor}")
+
+    @property
+    def rule(self) -> HalvingRule:
+        """Who goes on at a rung."""
+        return HalvingRule(self.reduction_factor, self.survivors_per_arm)
 
 
 @dataclasses.dataclass
