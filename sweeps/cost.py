@@ -19,6 +19,8 @@ FLOPS_PER_S = {"cpu": 3.0e10, "cuda": 1.5e14}
 """Assumed arithmetic rate of one CPU thread, and of one GPU, when no step was timed."""
 MEMORY_BYTES_PER_S = {"cpu": 1.0e10, "cuda": 1.5e12}
 """Assumed rate at which noise is made and weights are written."""
+PROCESS_GIB = {"cpu": 0.5, "cuda": 0.5}
+"""Memory of a process with torch and transformers before a model; on a GPU, of its context."""
 PAIRED_SD_POINTS = 2.0
 """Assumed standard deviation of paired accuracy differences between seeds, in points."""
 
@@ -29,7 +31,8 @@ class TrialCost:
 
     Attributes:
         forward_passes: The whole budget.
-        memory_gib: Weights, master copy of the trainable ones, and activations of a batch.
+        memory_gib: The process, the weights, the master copy of the trainable ones, and the
+            activations of a batch.
         device_s: Seconds of one device (a GPU, or the trial's CPU threads).
     """
 
@@ -55,6 +58,7 @@ def estimate_trial(options: TrialOptions, step_s: float | None = None) -> TrialC
     tokens = training.batch_size * options.task.max_length
     activations = tokens * model.hidden_size * 16 * width
     memory = (model.num_parameters * width + trainable * 4 + activations) / GIB
+    memory += PROCESS_GIB[training.device]
     if step_s is None:
         rate = FLOPS_PER_S[training.device] * (training.threads if training.device == "cpu" else 1)
         forward_s = 2 * model.num_parameters * share * tokens / rate
