@@ -19,9 +19,14 @@ from analysis.registry import Panel, PanelGroup, figure
 from analysis.selection import Which, average_seeds, compared_rung, last_of_settings
 from analysis.style import INK, MUTED, PAPER, RULE, colors_of, markers_of, new_figure
 
-LOWEST = colormaps["cividis"]
+LOWEST = colormaps["viridis"]
 MAX_LEVELS = 10
 """More levels than this on an axis are drawn as points, not as a grid."""
+
+HATCHES = (
+    "Hatched cells have no result: they are not in the plan, or the word says why. "
+    "Cells with several seeds show the mean."
+)
 
 
 @figure("curves")
@@ -133,32 +138,19 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str]], colors: dict[str,
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Heights moved apart to at least `gap`, in the same order, about where they were.
+    """Heights moved apart to at least `gap`, in the same order, within 0 and 1 if there is room.
 
-    >>> [round(height, 3) for height in _spread([0.5, 0.5], 0.1)]
-    [0.45, 0.55]
+    >>> [round(height, 3) for height in _spread([0.99, 1.0, 0.2], 0.1)]
+    [0.9, 1.0, 0.2]
     """
     order = sorted(range(len(heights)), key=lambda place: heights[place])
-    groups: list[list[float]] = []
-    for place in order:
-        groups.append([heights[place]])
-        while (
-            len(groups) > 1
-            and _middle(groups[-1]) - _middle(groups[-2])
-            < gap * (len(groups[-1]) + len(groups[-2])) / 2
-        ):
-            last = groups.pop()
-            groups[-1] += last
-    spread = [
-        _middle(group) + gap * (place - (len(group) - 1) / 2)
-        for group in groups
-        for place in range(len(group))
-    ]
+    spread = [heights[place] for place in order]
+    for i in range(1, len(spread)):
+        spread[i] = max(spread[i], spread[i - 1] + gap)
+    for i in reversed(range(len(spread))):
+        above = spread[i + 1] - gap if i + 1 < len(spread) else 1.0
+        spread[i] = min(spread[i], above)
     return [height for _, height in sorted(zip(order, spread, strict=True))]
-
-
-def _middle(group: Sequence[float]) -> float:
-    return sum(group) / len(group)
 
 
 @figure("heat")
@@ -167,14 +159,14 @@ def heat_at_first_rung(study: Study) -> PanelGroup | None:
     frame = study.evaluations
     rungs: dict[str, int | None] = {c: compared_rung(study, c, "first") for c in study.contexts}
     chosen = frame[(frame["rung"] == frame["context"].map(rungs)) & frame["dev_loss"].notna()]
-    return _heat(study, average_seeds(chosen), "first", "Cells with several seeds show the mean.")
+    return _heat(study, average_seeds(chosen), "first", HATCHES)
 
 
 @figure("heat")
 def heat_at_last_rung(study: Study) -> PanelGroup | None:
     """Dev loss at the last rung that each cell reached."""
     note = (
-        "“at 36” marks a cell that reached no further: such a number has had a smaller budget "
+        f"{HATCHES} “at” marks a cell that reached no further: its number has had a smaller budget "
         "than the others and is not comparable with them."
     )
     return _heat(study, last_of_settings(study), "final", note)
@@ -199,12 +191,11 @@ def _heat(study: Study, values: pd.DataFrame, which: Which, note: str) -> PanelG
             settings = settings.join(here.set_index("setting")[["dev_loss", "rung"]], how="left")
             settings["status"] = statuses.reindex(settings.index)
             panels.append(_heat_panel(cells, settings, context, arm, scale, full))
-    shades = (
-        "Darker is lower; all panels of a study share the scale. Hatched cells have no result: "
-        "they are not in the plan, or the word says why."
-    )
+    shades = "Darker is lower; all panels of a study share the scale."
     if study.has_extra_factors:
         shades += " Where other factors were swept too, the lowest loss over them is shown."
+    if _has_many_levels(study.cells):
+        note = "Each point is a cell; small ones did not reach the rung, crosses have no loss."
     return PanelGroup(panels, f"{shades} {note}")
 
 
@@ -219,22 +210,29 @@ def _heat_panel(
     rates = sorted(cells["learning_rate"].dropna().unique())
     epsilons = sorted(cells["perturbation_scale"].dropna().unique())
     known = settings["dev_loss"].dropna()
-    title = f"{arm}, {context}" if context else arm
+    title = f"{arm}\n{context}" if context else arm
     best = f"the lowest is {format_loss(known.min())}" if len(known) else "no cell has a result"
-    description = f"Dev loss of {title} by learning rate and epsilon; {best}."
-    if max(len(rates), len(epsilons)) > MAX_LEVELS:
+    shown = " for ".join(part for part in (arm, context) if part)
+    description = f"Dev loss of {shown} by learning rate and epsilon; {best}."
+    if _has_many_levels(cells):
         drawing = new_figure(3.7, 3.0)
-        _draw_points(drawing.add_subplot(), settings, scale)
+        _draw_points(drawing.add_subplot(), settings, scale, full)
     else:
         rates, epsilons = rates or [float("nan")], epsilons or [float("nan")]
-        size = (1.0 + 0.85 * max(len(rates), 2), 0.9 + 0.5 * len(epsilons))
-        drawing = new_figure(*size)
+        width = max(1.0 + 0.85 * max(len(rates), 2), 0.8 + 0.085 * max(len(arm), len(context)))
+        drawing = new_figure(width, 0.9 + 0.5 * len(epsilons) + (0.15 if context else 0))
         _draw_grid(drawing.add_subplot(), settings, rates, epsilons, scale, full)
     axes = drawing.axes[0]
     axes.set_xlabel("Learning rate")
-    axes.set_ylabel("ε")
+    axes.set_ylabel("ε", rotation=0)
     axes.set_title(title)
     return Panel(_stem(arm, context), drawing, description)
+
+
+def _has_many_levels(cells: pd.DataFrame) -> bool:
+    """Whether a grid would be too fine to read, as after random search."""
+    levels = cells[["learning_rate", "perturbation_scale"]].nunique()
+    return bool((levels > MAX_LEVELS).any())
 
 
 def _draw_grid(
@@ -281,15 +279,16 @@ def _draw_cell(
     loss, rung = float(found["dev_loss"].iloc[0]), int(found["rung"].iloc[0])
     shade = LOWEST(scale(loss))
     box.set(facecolor=shade, edgecolor=shade)
-    color = "#ffffff" if np.dot(shade[:3], (0.299, 0.587, 0.114)) < 0.5 else "#000000"
+    luminance = float(np.dot(np.power(shade[:3], 2.2), (0.2126, 0.7152, 0.0722)))
+    color = "#ffffff" if luminance < 0.18 else "#000000"  # where black and white contrast alike
     is_partial = full is not None and rung < full
-    axes.text(x, y + 0.1 * is_partial, f"{loss:.4g}", ha="center", va="center", color=color)
+    axes.text(x, y + 0.1 * is_partial, format_loss(loss), ha="center", va="center", color=color)
     if is_partial:
         below = f"at {format_count(rung)}"
         axes.text(x, y - 0.26, below, ha="center", va="center", color=color, fontsize=7)
 
 
-def _draw_points(axes: Axes, settings: pd.DataFrame, scale: Normalize) -> None:
+def _draw_points(axes: Axes, settings: pd.DataFrame, scale: Normalize, full: int | None) -> None:
     known = settings[settings["dev_loss"].notna()].sort_values("dev_loss", ascending=False)
     lost = settings[settings["dev_loss"].isna()]
     axes.set_xscale("log")
@@ -298,7 +297,7 @@ def _draw_points(axes: Axes, settings: pd.DataFrame, scale: Normalize) -> None:
         known["learning_rate"],
         known["perturbation_scale"],
         c=[LOWEST(scale(loss)) for loss in known["dev_loss"]],
-        s=34,
+        s=[34 if full is None or rung >= full else 12 for rung in known["rung"]],
         linewidths=0.5,
         edgecolors=MUTED,
     )

@@ -58,10 +58,10 @@ class Table:
     """A table: its values, and which of them are shown how.
 
     Attributes:
-        frame: The values; `status`, if there, lets the browser hide stopped rows.
+        frame: The values; a sortable one needs `status`.
         columns: What is shown, in order.
         note: What a reader must know to read it.
-        sortable: Whether the browser may sort and filter it.
+        sortable: Whether the browser may sort it and hide its stopped rows.
     """
 
     frame: pd.DataFrame

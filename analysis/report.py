@@ -45,7 +45,7 @@ class ShownCell:
 
 @dataclasses.dataclass(frozen=True)
 class ShownTable:
-    """A table as the template takes it: rows of (status, cells)."""
+    """A table as the template takes it: rows of (status or nothing, cells)."""
 
     name: str
     caption: str
@@ -116,7 +116,7 @@ def _show_table(exhibit: Exhibit[Table], study: Study, out: Path) -> ShownTable 
             ShownCell(column.text(record), _sort_key(record[column.name]), column.numeric)
             for column in table.columns
         ]
-        rows.append((str(record.get("status", "")), cells))
+        rows.append((str(record["status"]) if table.sortable else "", cells))
     return ShownTable(exhibit.name, exhibit.caption, table, rows)
 
 
@@ -150,7 +150,9 @@ def _render(study: Study, sections: Sequence[Section]) -> str:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return environment.get_template("report.html.j2").render(
         title=" and ".join(sweep.name for sweep in study.sweeps),
-        descriptions=[str(sweep.plan.get("description") or "") for sweep in study.sweeps],
+        descriptions=list(
+            dict.fromkeys(str(s.plan.get("description") or "") for s in study.sweeps)
+        ),
         summary=summarise(study),
         cautions=list_cautions(study),
         sections=sections,

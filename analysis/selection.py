@@ -110,13 +110,17 @@ def last_of_settings(study: Study) -> pd.DataFrame:
 
     Returns:
         One row per setting, in the order of the plan: as `average_seeds`, with `status`,
-        `planned_seeds`, and the outcomes at step 0. Settings without evaluation have no outcomes.
+        `planned_seeds`, and the outcomes at step 0. A setting that has no loss beyond step 0 has
+        no outcomes, and the budget that was spent on it.
     """
     frame = study.evaluations
     reached = frame[frame["dev_loss"].notna()]
     reached = reached[reached["rung"] == reached.groupby("setting")["rung"].transform("max")]
     averages = average_seeds(reached).drop(columns=CELL)
     at_start = averages["rung"] == 0
+    spent = frame.groupby(["setting", "trial_id"]).last().groupby("setting").mean(numeric_only=True)
+    for name in ("forward_passes", "device_time_s"):
+        averages.loc[at_start, name] = averages["setting"].map(spent[name])
     outcomes = ("dev_loss", "dev_loss_change", "score", "score_change", "dev_auc", "dev_auc_change")
     averages.loc[at_start, [f"{n}{s}" for n in outcomes for s in ("", "_sd")]] = float("nan")
     cells = study.cells.groupby("setting", sort=True)

@@ -223,7 +223,7 @@ class SimulatedSweep:
 
 def write_trial(folder: Path, trial: Values, rows: Sequence[Values]) -> Path:
     """Write a trial's folder; returns the path of its records."""
-    path = folder / "trials" / trial["trial_id"]
+    path = folder / "trials" / str(trial["trial_id"])
     path.mkdir(parents=True)
     (path / "trial.json").write_text(json.dumps(trial))
     records = path / "records.jsonl"

@@ -168,8 +168,8 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_labels_are_spread_without_overlap_and_in_order() -> None:
-    heights = [0.5, 0.51, 0.1, 0.52]
-    spread = _spread(heights, 0.1)
+    spread = _spread([0.98, 0.99, 0.1, 1.0], 0.1)
+    assert max(spread) == 1.0
     assert sorted(range(4), key=spread.__getitem__) == [2, 0, 1, 3]
     ordered = sorted(spread)
     assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(ordered))

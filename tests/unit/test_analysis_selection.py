@@ -61,6 +61,13 @@ def test_cells_without_evaluation_stay_in_the_table(tmp_path: Path) -> None:
     assert cells.loc[cells["status"] == "planned", "dev_loss"].isna().all()
 
 
+def test_a_cell_that_diverged_at_once_shows_what_was_spent_and_no_outcome(tmp_path: Path) -> None:
+    cells = last_of_settings(load(tmp_path, fate=lambda values: "diverged"))
+    assert set(cells["forward_passes"]) == {36}
+    assert cells["dev_loss"].isna().all()
+    assert set(cells["dev_loss_start"]) == {START}
+
+
 def test_rungs_count_arrivals_and_call_the_rest_survivors(tmp_path: Path) -> None:
     counts = rung_counts(load(tmp_path, halving=2)).set_index(["rung", "arm"])
     assert list(counts["arrived"]) == [4, 4, 2, 2, 1, 1]
