@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from decisions import read_events, recompute
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,26 +42,6 @@ def scheduler_of(
         dict.fromkeys(arms, RUNGS[-1]),
         folder / "events.jsonl",
     )
-
-
-def read_events(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "events.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def recompute(event: dict[str, Any], arms: dict[str, str], factor: float, quota: int) -> str:
-    """The decision of an event from its own numbers, by counting; written apart from the code."""
-
-    def better(trials: list[str]) -> int:
-        values = [event["compared"][trial] for trial in trials]
-        return sum(v is not None and v < event["value"] for v in values)
-
-    if event["value"] is None:
-        return "stop"
-    others = list(event["compared"])
-    share = max(1, int((len(others) + 1) // factor))
-    own = [trial for trial in others if arms[trial] == arms[event["trial_id"]]]
-    return "continue" if better(others) < share or better(own) < quota else "stop"
 
 
 RULES = st.builds(HalvingRule, st.floats(1.01, 10), st.integers(0, 2))
