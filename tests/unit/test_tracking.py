@@ -1,0 +1,270 @@
+"""W&B as a mirror: what it shows, and that nothing depends on it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kerzoo.records import TrialSpec
+from sweeps.plan import Plan, make_plan
+from sweeps.schema import TrackingOptions
+from sweeps.tracking import WandbMirror, flatten
+
+WANDB = TrackingOptions(name="wandb", mode="offline", project="kerzoo")
+
+
+class FakeRun:
+    """Keeps what it is told."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self.arguments = arguments
+        self.logged: list[tuple[int, dict[str, Any]]] = []
+        self.summary: dict[str, Any] = {}
+        self.exit_codes: list[int] = []
+
+    def define_metric(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def log(self, values: dict[str, Any], step: int) -> None:
+        self.logged.append((step, values))
+
+    def finish(self, exit_code: int = 0) -> None:
+        self.exit_codes.append(exit_code)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[FakeRun]:
+    """The runs that were started."""
+    started: list[FakeRun] = []
+
+    def init(**arguments: Any) -> FakeRun:
+        started.append(FakeRun(**arguments))
+        return started[-1]
+
+    monkeypatch.setattr(wandb, "init", init)
+    return started
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    overrides = ["+sweep=quickstart", "model=opt-tiny", f"results_dir={tmp_path}"]
+    plan = make_plan(
+        [*overrides, "arm=mezo", "training.learning_rate=1e-2"],
+        "test",
+    )
+    plan.create_trials()
+    return plan
+
+
+def append_rows(plan: Plan, spec: TrialSpec, *passes: int) -> None:
+    writer = plan.trial_folder(spec.trial_id).begin_attempt()
+    for count in passes:
+        writer.append_row(
+            {
+                "trial_id": spec.trial_id,
+                "rung": count,
+                "step": count // 2,
+                "forward_passes": count,
+                "dev_loss": 0.7 - count / 1000,
+                "train_loss": None,
+                "diverged": False,
+            }
+        )
+
+
+def mirror_of(plan: Plan, told: list[str], options: TrackingOptions = WANDB) -> WandbMirror:
+    return WandbMirror(options, "quickstart", plan.folder, plan.specs, told.append)
+
+
+def test_nested_values_become_dotted_keys_without_targets() -> None:
+    nested = {"a": {"_target_": "kerzoo.X", "b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None}
+    assert flatten(nested) == {"a.b.c": 1, "a.d": [1, {"e": 2}], "f": None}
+
+
+LEAVES = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
+KEYS = st.from_regex(r"[a-z]{1,4}", fullmatch=True)
+TREES = st.dictionaries(
+    KEYS,
+    st.recursive(LEAVES, lambda t: st.dictionaries(KEYS, t, min_size=1, max_size=3)),
+    min_size=1,
+)
+
+
+@given(TREES)
+def test_flattening_loses_no_value_and_keeps_its_path(tree: dict[str, Any]) -> None:
+    flat = flatten(tree)
+    assert not any(isinstance(value, dict) for value in flat.values())
+    rebuilt: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        node = rebuilt
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    assert rebuilt == tree
+
+
+def test_a_trial_is_one_run_with_its_id_in_the_group_of_its_sweep(
+    plan: Plan, runs: list[FakeRun]
+) -> None:
+    spec, told = plan.specs[0], list[str]()
+    mirror = mirror_of(plan, told)
+    append_rows(plan, spec, 0, 36)
+    mirror.update(spec.trial_id)
+    mirror.close()
+    (run,) = runs
+    assert run.arguments["id"] == spec.trial_id
+    assert run.arguments["group"] == "quickstart"
+    assert run.arguments["mode"] == "offline"
+    assert Path(run.arguments["dir"]) == plan.folder
+    assert run.arguments["config"]["training.learning_rate"] == 0.01
+    assert run.arguments["config"]["overrides"] == spec.overrides
+    assert "mezo" in run.arguments["tags"]
+    assert told == []
+
+
+def test_each_row_is_logged_once_in_the_order_of_its_steps(plan: Plan, runs: list[FakeRun]) -> None:
+    spec = plan.specs[0]
+    mirror = mirror_of(plan, [])
+    for passes in (0, 36, 72):
+        append_rows(plan, spec, passes)
+        mirror.update(spec.trial_id)
+        mirror.update(spec.trial_id)
+    mirror.close()
+    (run,) = runs
+    assert [step for step, _ in run.logged] == [0, 18, 36]
+    assert [values["forward_passes"] for _, values in run.logged] == [0, 36, 72]
+    assert all("train_loss" not in values for _, values in run.logged)  # null is no number
+    assert all("trial_id" not in values for _, values in run.logged)
+
+
+def test_rows_of_an_earlier_start_are_not_logged_again(plan: Plan, runs: list[FakeRun]) -> None:
+    spec = plan.specs[0]
+    append_rows(plan, spec, 0, 36)
+    mirror = mirror_of(plan, [])
+    mirror.update(spec.trial_id)
+    append_rows(plan, spec, 72)
+    mirror.update(spec.trial_id)
+    mirror.close()
+    (run,) = runs
+    assert [step for step, _ in run.logged] == [36]
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code"), [("finished", 0), ("stopped", 0), ("diverged", 0), ("failed", 1)]
+)
+def test_a_run_ends_with_its_trial_and_says_how(
+    plan: Plan, runs: list[FakeRun], status: str, exit_code: int
+) -> None:
+    spec = plan.specs[0]
+    mirror = mirror_of(plan, [])
+    append_rows(plan, spec, 0)
+    plan.trial_folder(spec.trial_id).update(status=status)
+    mirror.update(spec.trial_id)
+    mirror.close()
+    (run,) = runs
+    assert run.summary["status"] == status
+    assert run.exit_codes == [exit_code]
+
+
+def test_runs_of_trials_that_go_on_later_are_finished_at_the_end(
+    plan: Plan, runs: list[FakeRun]
+) -> None:
+    mirror = mirror_of(plan, [])
+    for spec in plan.specs:
+        append_rows(plan, spec, 0)
+        mirror.update(spec.trial_id)
+    mirror.close()
+    assert [len(run.exit_codes) for run in runs] == [1] * len(plan.specs)
+
+
+def test_a_broken_wandb_is_said_once_and_stops_nothing(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: Any) -> None:
+        raise wandb.errors.CommError("no route to host")
+
+    monkeypatch.setattr(wandb, "init", init)
+    told: list[str] = []
+    mirror = mirror_of(plan, told)
+    for spec in plan.specs:
+        append_rows(plan, spec, 0, 36)
+        mirror.update(spec.trial_id)
+    mirror.close()
+    assert len(told) == 1
+    assert "no route to host" in told[0]
+    assert [len(plan.trial_folder(spec.trial_id).rows()) for spec in plan.specs] == [2] * len(
+        plan.specs
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [TrackingOptions(name="none", mode="disabled"), TrackingOptions(name="wandb", mode="disabled")],
+)
+def test_without_tracking_nothing_is_started(
+    plan: Plan, runs: list[FakeRun], options: TrackingOptions
+) -> None:
+    mirror = mirror_of(plan, [], options)
+    append_rows(plan, plan.specs[0], 0)
+    mirror.update(plan.specs[0].trial_id)
+    mirror.close()
+    assert runs == []
+    assert not (plan.folder / "wandb").exists()
+
+
+def read_wandb_file(path: Path) -> Iterator[Any]:
+    """The records of a .wandb file: LevelDB log blocks after a header of seven bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    content, position, block, whole = path.read_bytes(), 7, 32 * 1024, b""
+    assert content[:4] == b":W&B"
+    while position + 7 <= len(content):
+        if block - position % block < 7:  # too little room for a header: padding
+            position += block - position % block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, position)
+        if kind == 0:
+            break
+        whole += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or its last piece
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(whole)
+            yield record
+            whole = b""
+
+
+@pytest.mark.slow
+def test_an_offline_run_on_disk_has_id_group_config_and_increasing_steps(plan: Plan) -> None:
+    told: list[str] = []
+    mirror = mirror_of(plan, told)
+    for spec in plan.specs:
+        append_rows(plan, spec, 0, 36, 72, 144)
+        plan.trial_folder(spec.trial_id).update(status="finished")
+        mirror.update(spec.trial_id)
+    mirror.close()
+    assert told == []
+    for spec in plan.specs:
+        (path,) = plan.folder.glob(f"wandb/offline-run-*/run-{spec.trial_id}.wandb")
+        records = list(read_wandb_file(path))
+        (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+        assert (run.run_id, run.run_group, run.job_type) == (spec.trial_id, "quickstart", "screen")
+        config = {item.key: json.loads(item.value_json) for item in run.config.update}
+        assert config.items() >= flatten(spec.config).items()
+        history = [r.history for r in records if r.WhichOneof("record_type") == "history"]
+        rows = [
+            {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in h.item}
+            for h in history
+        ]
+        assert [row["_step"] for row in rows] == [0, 18, 36, 72]
+        assert [row["forward_passes"] for row in rows] == [0, 36, 72, 144]
+        assert [row["dev_loss"] for row in rows] == pytest.approx([0.7, 0.664, 0.628, 0.556])
