@@ -29,7 +29,7 @@ from kerzoo.progress import Progress, no_progress
 from kerzoo.tasks import TokenizedSplit
 from kerzoo.tuning import decoder_layers
 
-BATCH_EXAMPLES = 16
+BATCH_EXAMPLES = 8
 """Examples of a batch when the cache is filled; part of its identity."""
 
 _FORMAT = 1

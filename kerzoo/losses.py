@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+MICRO_BATCH_EXAMPLES = {"cpu": 8}
+"""Examples run together, by device type; all of a batch where none is named."""
+
+
 class LabelWordLoss:
     """Scores and loss of examples of one split, at the model's current parameters.
 
@@ -50,7 +54,22 @@ class LabelWordLoss:
 
     @torch.inference_mode()
     def scores(self, indices: list[int]) -> torch.Tensor:
-        """Logits of the label words at the label position. Shape: [B, C], fp32."""
+        """Logits of the label words at the label position. Shape: [B, C], fp32.
+
+        Examples of similar length are run together, a micro-batch at a time, which saves padding;
+        an example's micro-batch depends on the batch alone.
+        """
+        device = self.loaded.model.device
+        lengths = self.split.offsets.diff()[indices]
+        by_length = lengths.argsort(stable=True).tolist()
+        scores = torch.empty(len(indices), len(self.split.label_token_ids), device=device)
+        size = MICRO_BATCH_EXAMPLES.get(device.type, len(indices))
+        for start in range(0, len(indices), size):
+            rows = by_length[start : start + size]
+            scores[rows] = self._micro_batch([indices[row] for row in rows])
+        return scores
+
+    def _micro_batch(self, indices: list[int]) -> torch.Tensor:
         model = self.loaded.model
         tokens, lengths, _ = self.split.batch(indices, self.loaded.pad_token_id)
         if self.frozen is not None and self.entry is not None:

@@ -156,7 +156,9 @@ def test_outputs_are_computed_once_and_read_by_others(
         return outputs.values
 
     first = ask()
-    assert calls[-1] == ("computing the frozen layers' outputs", 4, 4)
+    what, done, total = calls[-1]
+    assert what == "computing the frozen layers' outputs"
+    assert done == total > 1
     calls.clear()
     assert torch.equal(ask(), first)
     assert calls == []

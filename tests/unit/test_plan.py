@@ -135,8 +135,8 @@ def test_a_plan_with_more_cells_keeps_the_ids_of_the_old_ones() -> None:
 
 
 def test_an_override_pins_a_swept_key() -> None:
-    plan = plan_of("training.learning_rate=1e-2")
-    assert {spec.config["training"]["learning_rate"] for spec in plan.specs} == {0.01}
+    plan = plan_of("training.learning_rate=1.5e-2")
+    assert {spec.config["training"]["learning_rate"] for spec in plan.specs} == {0.015}
     assert ids_by_cell(plan).items() <= ids_by_cell(plan_of()).items()
     assert len(plan.specs) == 6
 
@@ -295,7 +295,7 @@ def test_the_printed_plan_says_what_runs_what_it_costs_and_what_it_can_detect() 
         "device cpu",
         "time of one CPU slot",
         "smallest detectable effect: none (one seed a cell",
-        "training.learning_rate: 0.003, 0.01",
+        "training.learning_rate: 0.005, 0.015",
         *ids_of(plan),
     ):
         assert part in text, part
