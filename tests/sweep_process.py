@@ -144,8 +144,12 @@ def read_plan(folder: Path) -> dict[str, Any]:
 
 
 def trials_of(folder: Path) -> dict[str, TrialFolder]:
-    """All trials in a results folder."""
-    return {path.name: TrialFolder(path) for path in sorted((folder / "trials").iterdir())}
+    """All trials in a results folder, which may not exist yet, or be archived at this moment."""
+    try:
+        paths = sorted((folder / "trials").iterdir())
+    except FileNotFoundError:
+        paths = []
+    return {path.name: TrialFolder(path) for path in paths}
 
 
 def statuses(folder: Path) -> dict[str, str]:
@@ -155,12 +159,7 @@ def statuses(folder: Path) -> dict[str, str]:
 
 def num_rows(folder: Path) -> int:
     """Rows of all trials so far."""
-    return sum(len(where.rows()) for where in trials_of(folder).values()) if exists(folder) else 0
-
-
-def exists(folder: Path) -> bool:
-    """Whether there are trials at all."""
-    return (folder / "trials").is_dir()
+    return sum(len(where.rows()) for where in trials_of(folder).values())
 
 
 def numbers_of(folder: Path) -> dict[str, list[Row]]:
