@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from sweeps.compose import ConfigError, list_sweeps
-from sweeps.plan import Plan, archive, check_same_study, make_plan
+from sweeps.plan import Plan, archive, check_same_study, make_plan, recall_preparation
 from sweeps.runner import check_devices, only_driver, run_plan
 from sweeps.tables import print_plan, print_results
 
@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = None
     try:
         plan = make_plan(overrides, shlex.join(["python", "sweep.py", *overrides]))
+        if not plan.sweep.fresh:
+            check_same_study(plan)
+        recall_preparation(plan)
         print_plan(plan, console)
         if plan.sweep.plan_only:
             return 0
@@ -84,8 +87,6 @@ def _interrupt(signum: int, frame: object) -> None:
 
 def execute(plan: Plan, console: Console) -> int:
     """Check, write the plan, run its trials; returns the exit code."""
-    if not plan.sweep.fresh:
-        check_same_study(plan)
     plan.check_available()
     check_devices(plan)
     if plan.sweep.fresh and plan.folder.exists():

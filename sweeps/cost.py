@@ -15,7 +15,7 @@ from sweeps.halving import HalvingRule
 
 GIB = 1 << 30
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-FLOPS_PER_S = {"cpu": 3.0e10, "cuda": 1.5e14}
+FLOPS_PER_S = {"cpu": 6.0e10, "cuda": 1.5e14}
 """Assumed arithmetic rate of one CPU thread, and of one GPU, when no step was timed."""
 MEMORY_BYTES_PER_S = {"cpu": 1.0e10, "cuda": 1.5e12}
 """Assumed rate at which noise is made and weights are written."""

@@ -176,6 +176,20 @@ def check_same_study(plan: Plan) -> None:
             )
 
 
+def recall_preparation(plan: Plan) -> None:
+    """Take over what an earlier start in the same folder measured, the duration of a step first."""
+    path = plan.folder / "plan.json"
+    if plan.sweep.fresh or not path.exists():
+        return
+    preparation = json.loads(path.read_text()).get("preparation") or {}
+    if "step_s" in preparation:
+        step_s = float(preparation["step_s"])
+        plan.content["preparation"] = preparation
+        plan.content["cost"] = summarise(
+            plan.options, plan.specs, plan.sweep.scheduler.rule, step_s
+        )
+
+
 def archive(folder: Path) -> Path | None:
     """Move a results folder aside; returns where it went, or None if there was none."""
     if not folder.exists():
