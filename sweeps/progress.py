@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -175,7 +176,7 @@ class Display:
         elapsed = format_duration(time.monotonic() - self._start)
         return Group(
             Text(f"{self.summary()}, {elapsed} so far"),
-            ProgressBar(total=expected, completed=min(done, expected), width=60),
+            Padding(ProgressBar(total=expected, completed=min(done, expected), width=60), (0, 0)),
             table,
         )
 
