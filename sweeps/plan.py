@@ -155,7 +155,7 @@ def summarise(
 
 
 def check_same_study(plan: Plan) -> None:
-    """Refuse to mix another model, task, data or budget into a results folder.
+    """Refuse to mix another model, task, data or budget into a folder that holds results.
 
     Raises:
         ConfigError: Naming the difference, and `name=` and `fresh=true`.
@@ -167,6 +167,8 @@ def check_same_study(plan: Plan) -> None:
         before: dict[str, Any] = json.loads(path.read_text())["fixed"]
     except (json.JSONDecodeError, KeyError) as error:
         raise ConfigError(f"{path}: not a plan of this version; use name= or fresh=true") from error
+    if not any((plan.folder / "trials").glob("*/records.jsonl")):
+        return
     for key, now in plan.content["fixed"].items():
         if before.get(key) != now:
             raise ConfigError(

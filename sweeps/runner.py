@@ -84,16 +84,18 @@ def only_driver(folder: Path) -> Iterator[None]:
     """Hold the results folder; the lock of a driver that died is free.
 
     Raises:
-        ConfigError: If another sweep runs in the same folder.
+        ConfigError: If another sweep runs in the same folder, or it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".driver.lock", timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except filelock.Timeout as error:
-        raise ConfigError(
-            f"{folder}: another sweep is running there; wait for it, or choose name=NAME"
-        ) from error
+    except OSError as error:
+        if isinstance(error, TimeoutError):
+            raise ConfigError(
+                f"{folder}: another sweep is running there; wait for it, or choose name=NAME"
+            ) from error
+        raise ConfigError(f"results_dir: cannot write to {folder}: {error}") from error
     try:
         yield
     finally:

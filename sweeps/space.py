@@ -30,6 +30,9 @@ def expand(space: Any, fixed: Mapping[str, Any]) -> list[Cell]:
     Raises:
         ConfigError: If the space is empty or is no such mapping.
     """
+    if not fixed.get("space", True):
+        # Hydra merges an empty mapping into the sweep's own space, as if nothing had been said.
+        raise ConfigError("space: must have at least one key with at least one value; got none")
     blocks = [_check_block(block) for block in (space if isinstance(space, list) else [space])]
     if not blocks:
         raise ConfigError("space: must have at least one key with at least one value; it is empty")

@@ -207,10 +207,17 @@ OTHER_STUDIES = {
 }
 
 
+def start(plan: Plan) -> None:
+    """Leave what a sweep has left after its first row."""
+    plan.write()
+    plan.create_trials()
+    plan.trial_folder(plan.specs[0].trial_id).records_path.write_text("{}\n")
+
+
 @pytest.fixture(scope="module")
 def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
-    plan_of(*ONE, f"results_dir={results}").write()
+    start(plan_of(*ONE, f"results_dir={results}"))
     return results
 
 
@@ -248,6 +255,8 @@ def test_other_data_in_the_same_folder_are_refused_and_a_copy_of_the_data_is_not
         for name in ("one", "copy", "other")
     }
     plans["one"].write()
+    check_same_study(plans["other"])  # nothing was recorded yet
+    start(plans["one"])
     check_same_study(plans["copy"])
     assert ids_of(plans["copy"]) == ids_of(plans["one"])
     with pytest.raises(ConfigError, match="data was"):

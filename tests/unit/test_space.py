@@ -140,3 +140,9 @@ def test_a_cell_splits_into_options_and_values_without_loss(block: Block) -> Non
 def test_factors_are_the_swept_keys_in_order_of_appearance(blocks: list[Block]) -> None:
     factors = factors_of(expand(blocks, {}))
     assert factors == list(dict.fromkeys(key for block in blocks for key in block))
+
+
+@pytest.mark.parametrize("nothing", [{}, [], None])
+def test_a_space_emptied_on_the_command_line_is_refused(nothing: object) -> None:
+    with pytest.raises(ConfigError, match="space: must have at least one key"):
+        expand({"arm": ["mezo"]}, {"space": nothing})
