@@ -234,6 +234,7 @@ def test_no_outputs_are_cached_for_a_target_that_changes_every_layers_input(
 
 @pytest.mark.slow  # two processes import transformers
 def test_processes_that_ask_at_once_compute_one_file(sst2: Path, tmp_path: Path) -> None:
+    config = trial_config(sst2, tuning=LORA_LAST)
     program = (
         "import json, sys; from kerzoo.options import TrialOptions\n"
         "from kerzoo.workspace import Workspace\n"
@@ -245,7 +246,7 @@ def test_processes_that_ask_at_once_compute_one_file(sst2: Path, tmp_path: Path)
     )
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", program, json.dumps(trial_config(sst2, tuning=LORA_LAST))],
+            [sys.executable, "-c", program, json.dumps(config)],
             env=os.environ | {"KERZOO_CACHE": str(tmp_path)},
             cwd=Path(__file__).resolve().parents[2],
             stdin=subprocess.PIPE,
@@ -259,5 +260,7 @@ def test_processes_that_ask_at_once_compute_one_file(sst2: Path, tmp_path: Path)
         assert process.stdout.readline() == "ready\n"
     answers = [process.communicate("go\n", timeout=120)[0].split() for process in processes]
     assert answers[0][1] == answers[1][1]
-    assert sum(int(calls) for calls, _ in answers) == 4 + 3  # each batch of train and dev once
+    sizes = (config["task"]["num_train"], config["task"]["num_dev"])
+    batches = sum(-(-size // BATCH_EXAMPLES) for size in sizes)
+    assert sum(int(calls) for calls, _ in answers) == batches  # each of them once
     assert len(contents(tmp_path / "frozen")) == 2
