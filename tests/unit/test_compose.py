@@ -95,7 +95,7 @@ WRONG_INPUTS = {
     "key that the space lacks": (["space={tuning:[lora]}"], ["'+space={tuning:[VALUE,VALUE]}'"]),
     "empty list in the space": (["space.arm=[]"], ["space.arm", "at least one value, got []"]),
     "value in the space": (["space.arm=mezo"], ["space.arm", "got 'mezo'"]),
-    "space that is gone": (["~space"], ["space: must map swept keys to lists of values"]),
+    "space that is gone": (["~space"], ["space: must have at least one key", "got none"]),
     "swept scheduler": (["+space.scheduler=[asha]"], ["space.scheduler: cannot be swept", "arm,"]),
     "swept misspelt key": (
         ["+space={training.sed:[1]}"],
