@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,17 @@ def read_wandb_file(path: Path) -> Iterator[Any]:
             whole = b""
 
 
+def read_finished_run(path: Path) -> list[Any]:
+    """All records, once W&B's own process has written the last one."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        records = list(read_wandb_file(path))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.2)
+    raise AssertionError(f"{path} was not finished")
+
+
 @pytest.mark.slow
 def test_an_offline_run_on_disk_has_id_group_config_and_increasing_steps(plan: Plan) -> None:
     told: list[str] = []
@@ -255,7 +267,7 @@ def test_an_offline_run_on_disk_has_id_group_config_and_increasing_steps(plan: P
     assert told == []
     for spec in plan.specs:
         (path,) = plan.folder.glob(f"wandb/offline-run-*/run-{spec.trial_id}.wandb")
-        records = list(read_wandb_file(path))
+        records = read_finished_run(path)
         (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
         assert (run.run_id, run.run_group, run.job_type) == (spec.trial_id, "quickstart", "screen")
         config = {item.key: json.loads(item.value_json) for item in run.config.update}
