@@ -98,11 +98,12 @@ def test_targets_that_do_not_exist_are_refused(target: str) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "kerzoo.kernels.solve_exactly",
+        "kerzoo.kernels.format_table",
         "kerzoo.kernels.DENSITIES",
-        "kerzoo.kernels.Fraction",
-        "kerzoo.kernels.math",
-        "kerzoo.kernels.dataclasses",
+        "kerzoo.kernels.Kernel",
+        "kerzoo.kernels.polynomial",
+        "kerzoo.kernels.polynomial.Fraction",
+        "kerzoo.kernels.polynomial.math",
         "kerzoo.METHOD_VERSION",
         "kerzoo.records.TrialFolder",
         "kerzoo.assets.Path",
@@ -117,7 +118,7 @@ def test_an_unknown_key_is_named_with_those_that_are_allowed() -> None:
     with pytest.raises(
         ValueError,
         match=r"kernel\.ordre: no such key; kerzoo\.kernels\.PolynomialKernel takes: "
-        r"density, order$",
+        r"density, first_moment, order$",
     ):
         build(LEGENDRE4 | {"ordre": 2}, "kernel")
 
