@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ def check_arguments(cls: type[Any], arguments: Mapping[str, Any], key: str, what
     """See whether a dataclass can be made from some arguments, as far as names and types say.
 
     Types are checked where the annotation is made of int, float, bool, str, tuples of them and
-    None; an int is a float, a bool is not an int.
+    None, or is a class of kerzoo; an int is a float, a bool is not an int.
 
     Args:
         cls: The dataclass.
@@ -68,6 +69,9 @@ def check_arguments(cls: type[Any], arguments: Mapping[str, Any], key: str, what
         if _WORDS.keys() >= set(kinds) and not any(_fits(value, kind) for kind in kinds):
             words = " or ".join(_WORDS[kind] for kind in kinds)
             raise ValueError(f"{key}.{name}: must be {words}, got {value!r}")
+        contract = getattr(sys.modules[cls.__module__], str(fields[name].type), None)
+        if isinstance(contract, type) and not isinstance(value, contract):
+            raise ValueError(f"{key}.{name}: must be a {contract.__name__}, got {value!r}")
 
 
 _WORDS = {

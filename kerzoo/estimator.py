@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from kerzoo.kernels import Kernel
 from kerzoo.noise import derive_key, uniform_from_key
-from kerzoo.schedules import Bandwidth
-from kerzoo.weights import FlatWeights
+from kerzoo.schedules import Bandwidth, ConstantSchedule, Schedule, gain_at
+from kerzoo.weights import Factors, FlatWeights, pair
+
+RadiusScope = Literal["step", "tensor"]
+RADIUS_SCOPES: tuple[RadiusScope, ...] = ("step", "tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """The radii of one loss difference, and their weights.
+
+    Attributes:
+        radii: r, one for all tensors or one for each.
+        weights: K_d(r), likewise.
+    """
+
+    radii: Factors
+    weights: Factors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,16 +38,22 @@ class Estimate:
     Attributes:
         seed: The run's seed.
         step: 0 for the first update.
-        radii: r_i. Length: n directions.
-        coefficients: [L(θ + ε r_i u_i) − L(θ − ε r_i u_i)] / (2ε) · K_d(r_i) / n.
-        losses: L(θ + ε r_i u_i), L(θ − ε r_i u_i) for each direction in turn. Length: 2n.
+        coefficients: Of each direction: Σ_k [L(θ + ε r_k u_i) − L(θ − ε r_k u_i)] / (2ε) ·
+            K_d(r_k) / n, one for all tensors or one for each. Length: n directions.
+        losses: L(θ + ε r_k u_i), L(θ − ε r_k u_i) for each difference k of each direction i in
+            turn. Length: forward passes of a step.
     """
 
     seed: int
     step: int
-    radii: tuple[float, ...]
-    coefficients: tuple[float, ...]
+    coefficients: tuple[Factors, ...]
     losses: tuple[float, ...]
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """Keys of the directions u_i."""
+        count = len(self.coefficients)
+        return tuple(derive_key(self.seed, "directions", self.step, i) for i in range(count))
 
     @property
     def loss(self) -> float:
@@ -40,23 +63,30 @@ class Estimate:
     @property
     def diverged(self) -> bool:
         """Whether a loss or a coefficient is not finite; such an estimate must not be applied."""
-        return not all(map(math.isfinite, (*self.losses, *self.coefficients)))
+        numbers = [*self.losses, *(c for factors in self.coefficients for c in factors)]
+        return not all(map(math.isfinite, numbers))
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """g = (1/n) Σ_i [L(θ + ε r_i u_i) − L(θ − ε r_i u_i)] / (2ε) · K_d(r_i) · u_i.
+    """g = (1/n) Σ_i Σ_k [L(θ + ε_t r_k u_i) − L(θ − ε_t r_k u_i)] / (2ε_t) · K_d(r_k) · u_i.
+
+    Most kernels measure one difference k on a direction. With `r_scope` "tensor" each parameter
+    tensor b draws its own r_b: the points are θ_b ± ε·r_b·u_b and tensor b's weight is K_d(r_b).
+    About a third of the bias that the kernel cancels is then left.
 
     Args:
         kernel: K and the law of r.
         bandwidth: d and whether K is rescaled to it; ignored by a kernel without a bandwidth.
-        perturbation_scale: ε > 0.
-        num_directions: n ≥ 1; a step costs 2n forward passes.
-        num_steps: Length of the bandwidth's schedule, ≥ 1.
+        perturbation_scale: ε > 0 at the first step.
+        num_directions: n ≥ 1.
+        num_steps: T, the length of the schedules; None where none changes.
         seed: The run's seed.
+        perturbation_scale_schedule: ε_t = ε · f(t).
+        r_scope: "step" or "tensor".
 
     Raises:
-        ValueError: For a value outside its range.
+        ValueError: For a value outside its range, or a schedule without `num_steps`.
 
     Source: Mi et al. 2025, arXiv 2505.18886; with K ≡ 1, r ≡ 1 Malladi et al. 2023, 2305.17333.
     """
@@ -65,35 +95,61 @@ class Estimator:
     bandwidth: Bandwidth
     perturbation_scale: float
     num_directions: int = 1
-    num_steps: int = 1
+    num_steps: int | None = None
     seed: int = 0
+    perturbation_scale_schedule: Schedule = dataclasses.field(default_factory=ConstantSchedule)
+    r_scope: RadiusScope = "step"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.perturbation_scale) and self.perturbation_scale > 0):
             raise ValueError(f"perturbation_scale must be > 0, got {self.perturbation_scale}")
         if self.num_directions < 1:
             raise ValueError(f"num_directions must be at least 1, got {self.num_directions}")
-        if self.num_steps < 1:
+        if self.num_steps is not None and self.num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
+        if self.r_scope not in RADIUS_SCOPES:
+            raise ValueError(f"r_scope must be step or tensor, got {self.r_scope!r}")
+        if not self.perturbation_scale_schedule.factor_at(1, 1) > 0:
+            raise ValueError("perturbation_scale_schedule must have a floor > 0")
+        self.gain_at(0)
+        self.perturbation_scale_at(0)
 
     @property
     def forward_passes_per_step(self) -> int:
-        """2n."""
-        return 2 * self.num_directions
+        """Two for each difference on each direction."""
+        return 2 * self.kernel.num_nodes * self.num_directions
 
-    def draw(self, step: int, direction: int) -> tuple[float, float]:
-        """(r, K_d(r)) of one direction: a function of (seed, step, direction) alone."""
-        u = uniform_from_key(derive_key(self.seed, "radii", step, direction))
-        rho = self.kernel.radius(u)
-        if not self.kernel.has_bandwidth:
-            return rho, self.kernel.weight(rho)
-        d = self.bandwidth.half_width_at(step, self.num_steps)
-        if self.bandwidth.rescale:
-            return d * rho, self.kernel.weight(rho) / d
-        return d * rho, self.kernel.weight(d * rho)
+    def perturbation_scale_at(self, step: int) -> float:
+        """ε_t."""
+        factor = self.perturbation_scale_schedule.factor_at(step, self.num_steps)
+        return self.perturbation_scale * factor
+
+    def gain_at(self, step: int) -> float:
+        """m(d_t) = E[r·K_d(r)]: what the mean of the estimate is multiplied by."""
+        return gain_at(self.kernel, self.bandwidth, step, self.num_steps)
+
+    def draw(self, step: int, direction: int, num_tensors: int = 1) -> tuple[Draw, ...]:
+        """The differences to measure: a function of (seed, step, direction, tensor) alone.
+
+        Args:
+            step: 0 for the first update.
+            direction: 0 … n − 1.
+            num_tensors: How many tensors draw an r of their own, where they do.
+        """
+        key = derive_key(self.seed, "radii", step, direction)
+        width = self.bandwidth.half_width_at(step, self.num_steps)
+        count = num_tensors if self.r_scope == "tensor" else 1
+        drawn = [
+            self.kernel.draw(uniform_from_key(key, tensor), width, self.bandwidth.rescale)
+            for tensor in range(count)
+        ]
+        return tuple(
+            Draw(tuple(n.radius for n in nodes), tuple(n.weight for n in nodes))
+            for nodes in zip(*drawn, strict=True)
+        )
 
     def estimate(self, weights: FlatWeights, closure: Callable[[], float], step: int) -> Estimate:
-        """Measure the losses of a step. The weights are afterwards exactly as before.
+        """Measure the losses of a step. The weights are afterwards as before.
 
         Args:
             weights: θ.
@@ -101,25 +157,49 @@ class Estimator:
                 batch at every call. If it raises, the weights are restored first.
             step: 0 for the first update.
         """
-        radii: list[float] = []
-        coefficients: list[float] = []
         losses: list[float] = []
+        for key, points in self.points(weights, step):
+            with weights.intact():
+                for point in points:
+                    weights.perturb_(key, point)
+                    losses.append(float(closure()))
+        return self.from_losses(losses, step, len(weights.sizes))
+
+    def points(self, weights: FlatWeights, step: int) -> list[tuple[int, list[Factors]]]:
+        """Where a step measures: for each direction its key and the factors of u, in order."""
+        scale = self.perturbation_scale_at(step)
+        visited = []
         for direction in range(self.num_directions):
             key = derive_key(self.seed, "directions", step, direction)
-            r, weight = self.draw(step, direction)
-            pair = []
-            with weights.intact():
-                for sign in (1.0, -1.0):
-                    weights.perturb_(key, sign * self.perturbation_scale * r)
-                    pair.append(float(closure()))
-            slope = (pair[0] - pair[1]) / (2.0 * self.perturbation_scale)
-            radii.append(r)
-            coefficients.append(slope * weight / self.num_directions)
-            losses.extend(pair)
-        return Estimate(self.seed, step, tuple(radii), tuple(coefficients), tuple(losses))
+            draws = self.draw(step, direction, len(weights.sizes))
+            signed = [(sign * scale, draw.radii) for draw in draws for sign in (1.0, -1.0)]
+            visited.append((key, [tuple(s * r for r in radii) for s, radii in signed]))
+        return visited
 
+    def from_losses(self, losses: Sequence[float], step: int, num_tensors: int = 1) -> Estimate:
+        """The estimate that these losses make: what a log replays.
 
-def apply_updates(weights: FlatWeights, seed: int, step: int, updates: tuple[float, ...]) -> None:
-    """θ ← θ + Σ_i updates[i] · u_i, with the directions of (seed, step). Replay calls it too."""
-    for direction, update in enumerate(updates):
-        weights.move_(derive_key(seed, "directions", step, direction), update)
+        Args:
+            losses: As in `Estimate`.
+            step: 0 for the first update.
+            num_tensors: How many tensors the weights have.
+
+        Raises:
+            ValueError: If there are not as many losses as a step has forward passes.
+        """
+        if len(losses) != self.forward_passes_per_step:
+            raise ValueError(
+                f"losses must have {self.forward_passes_per_step} numbers, got {len(losses)}"
+            )
+        scale = 2.0 * self.perturbation_scale_at(step)
+        pairs = iter(zip(losses[::2], losses[1::2], strict=True))
+        coefficients = []
+        for direction in range(self.num_directions):
+            total: Factors = (0.0,)
+            for draw in self.draw(step, direction, num_tensors):
+                plus, minus = next(pairs)
+                slope = (plus - minus) / scale
+                terms = tuple(slope * weight / self.num_directions for weight in draw.weights)
+                total = tuple(a + b for a, b in pair(total, terms))
+            coefficients.append(total)
+        return Estimate(self.seed, step, tuple(coefficients), tuple(losses))

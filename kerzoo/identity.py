@@ -1,4 +1,7 @@
-"""The identity of a trial: a hash of all that decides its numbers, and of nothing else."""
+"""The identity of a trial: a hash of all that decides its numbers, and of nothing else.
+
+Beside it a signature that trials share when they are the same up to the learning rate.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,18 @@ from typing import Any
 from kerzoo import METHOD_VERSION
 from kerzoo.build import TARGET, resolve
 from kerzoo.kernels import Kernel
-from kerzoo.options import TrainingOptions
+from kerzoo.options import TrainingOptions, TrialOptions
+
+METHOD_PARTS = (
+    "kernel",
+    "perturbation",
+    "clipping",
+    "momentum",
+    "learning_rate_schedule",
+    "perturbation_scale_schedule",
+    "tuning",
+)
+"""Parts that decide numbers whatever the others are; a bandwidth does not without an interval."""
 
 LENGTH = 16
 """Hexadecimal digits of an id: 64 bits."""
@@ -38,12 +52,56 @@ def trial_id(config: dict[str, Any], kernel: Kernel, model: str, data: str) -> s
         "method_version": METHOD_VERSION,
         "model": {"dtype": config["model"]["dtype"], "fingerprint": model},
         "task": {**_numbers_of(config["task"]), "fingerprint": data},
-        "kernel": _numbers_of(config["kernel"]),
+        **{part: _numbers_of(config[part]) for part in METHOD_PARTS},
         "bandwidth": _numbers_of(config["bandwidth"]) if kernel.has_bandwidth else None,
-        "perturbation": _numbers_of(config["perturbation"]),
-        "tuning": _numbers_of(config["tuning"]),
         "training": {k: v for k, v in training.items() if k != "rungs"},
     }
+    return _hash(numbers)
+
+
+def signature(options: TrialOptions, config: dict[str, Any]) -> str:
+    """What is the same for trials that do the same up to the learning rate.
+
+    A step measures at θ ± a·u and moves along b·ΔL·u, with a = ε_t·r and b = η_t·K_d(r) / (2ε_t·n).
+    The signature holds a and the ratios of b over some steps, directions and tensors, as drawn,
+    and the configuration of all else. A constant factor of b is a learning rate, unless clipping
+    or weight decay is active: then b itself is in it.
+
+    Args:
+        options: The trial.
+        config: The resolved configuration that it was built from.
+    """
+    training, estimator = options.training, options.estimator()
+    points: list[float] = []
+    factors: list[float] = []
+    for step in sorted({0, options.num_steps // 3, options.num_steps - 1}):
+        scale = estimator.perturbation_scale_at(step)
+        rate = training.learning_rate
+        rate *= options.learning_rate_schedule.factor_at(step, options.num_steps)
+        for direction in range(min(training.num_directions, 2)):
+            for draw in estimator.draw(step, direction, num_tensors=3):
+                points += [scale * r for r in draw.radii]
+                factors += [rate * weight / scale for weight in draw.weights]
+    if not (options.clipping.is_active or training.weight_decay):
+        size = max(map(abs, factors))
+        factors = [factor / size for factor in factors]
+    same = {part: _numbers_of(config[part]) for part in ("task", "perturbation", "tuning")}
+    numbers = {
+        **same,
+        "model": options.model.name,
+        "clipping": _numbers_of(config["clipping"]),
+        "momentum": _numbers_of(config["momentum"]),
+        "training": {k: v for k, v in config["training"].items() if k not in _MEASURED},
+        "points": [f"{value:.10e}" for value in points],
+        "factors": [f"{value:.10e}" for value in factors],
+    }
+    return _hash(numbers)
+
+
+_MEASURED = frozenset({"learning_rate", "perturbation_scale", "r_scope", "rungs"})
+
+
+def _hash(numbers: dict[str, Any]) -> str:
     canonical = json.dumps(numbers, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:LENGTH]
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 import abc
 import dataclasses
 import hashlib
+import math
 import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -31,6 +32,10 @@ _STREAM_CODES: dict[Stream, int] = {
 CHUNK_ELEMENTS = {"cpu": 1 << 15, "cuda": 1 << 24}
 """Elements of a chunk by device type: cache-sized on the CPU, launch-sized on a GPU."""
 
+SCALES_REMEMBERED = 64
+
+T = TypeVar("T")
+
 _MASK32 = (1 << 32) - 1
 
 
@@ -40,9 +45,9 @@ def derive_key(seed: int, stream: Stream, step: int = 0, direction: int = 0) -> 
     return int.from_bytes(hashlib.blake2b(message, digest_size=8).digest(), "little")
 
 
-def uniform_from_key(key: int) -> float:
-    """A float64 in [0, 1), uniform over keys, with 53 random bits."""
-    digest = hashlib.blake2b(key.to_bytes(8, "little"), digest_size=8).digest()
+def uniform_from_key(key: int, index: int = 0) -> float:
+    """A float64 in [0, 1) with 53 random bits, one for each key and index."""
+    digest = hashlib.blake2b(struct.pack("<QQ", key, index), digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
@@ -61,7 +66,13 @@ def chunk_seed(key: int, chunk: int) -> int:
 
 
 class Perturbation(abc.ABC):
-    """The law of a direction u. Coordinates have mean 0 and variance 1."""
+    """The law of a direction u in R^d, with E[u] = 0 and E[u·uᵀ] = I.
+
+    Attributes:
+        on_sphere: Whether u is scaled to the norm √d after its values were drawn.
+    """
+
+    on_sphere = False
 
     @abc.abstractmethod
     def fill_(self, chunk: torch.Tensor, generator: torch.Generator) -> None:
@@ -75,6 +86,29 @@ class Gaussian(Perturbation):
     def fill_(self, chunk: torch.Tensor, generator: torch.Generator) -> None:
         """Standard normal values."""
         chunk.normal_(generator=generator)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sphere(Perturbation):
+    """u uniform on the sphere of radius √d: a Gaussian direction scaled to that norm.
+
+    For a linear loss E|g|² is V_s·d·|∇L|², against V_s·(d + 2)·|∇L|² with a Gaussian u.
+    """
+
+    on_sphere = True
+
+    def fill_(self, chunk: torch.Tensor, generator: torch.Generator) -> None:
+        """Standard normal values, yet to be scaled."""
+        chunk.normal_(generator=generator)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rademacher(Perturbation):
+    """Coordinates ±1 with equal probability; |u|² = d exactly."""
+
+    def fill_(self, chunk: torch.Tensor, generator: torch.Generator) -> None:
+        """Signs."""
+        chunk.random_(0, 2, generator=generator).mul_(2.0).sub_(1.0)
 
 
 class NoiseEngine:
@@ -107,6 +141,7 @@ class NoiseEngine:
         self.chunk_elements = CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"])
         self.num_chunks = -(-num_elements // self.chunk_elements)
         self._workspace = threading.local()
+        self._scales: dict[int, float] = {}
         parallel = device.type == "cpu" and num_threads > 1 and self.num_chunks > 1
         self._pool = ThreadPoolExecutor(num_threads, "noise") if parallel else None
 
@@ -116,20 +151,13 @@ class NoiseEngine:
         The tensor is fp32, of the length of the range, and is overwritten after the call.
         Calls for different chunks may run at the same time.
         """
+        scale = self._scale(key) if self.perturbation.on_sphere else None
 
         def work(chunk: int) -> None:
-            start = chunk * self.chunk_elements
-            stop = min(start + self.chunk_elements, self.num_elements)
-            buffer, generator = self._buffers()
-            length = stop - start
-            generator.manual_seed(chunk_seed(key, chunk))
-            # torch makes normals in blocks of 16 and treats a shorter tail otherwise.
-            self.perturbation.fill_(buffer[: -(-length // 16) * 16], generator)
-            function(slice(start, stop), buffer[:length])
+            where, noise = self._draw(key, chunk)
+            function(where, noise if scale is None else noise.mul_(scale))
 
-        run = map if self._pool is None else self._pool.map
-        for _ in run(work, range(self.num_chunks)):
-            pass
+        self._map(work)
 
     def materialise(self, key: int) -> torch.Tensor:
         """The whole direction u. Shape: [num_elements], fp32."""
@@ -140,6 +168,36 @@ class NoiseEngine:
 
         self.for_each_chunk(key, store)
         return direction
+
+    def sum_of_squares(self, values: torch.Tensor) -> float:
+        """Σ v² in float64, summed chunk by chunk: the same bits for any number of threads."""
+        chunks = torch.split(values, self.chunk_elements)
+        return math.fsum(torch.stack([c.double().square_().sum() for c in chunks]).tolist())
+
+    def _scale(self, key: int) -> float:
+        """√d / |z| for the values z that are drawn for a direction; the newest are remembered."""
+        if key not in self._scales:
+            squares = self._map(lambda chunk: self.sum_of_squares(self._draw(key, chunk)[1]))
+            while len(self._scales) >= SCALES_REMEMBERED:
+                self._scales.pop(next(iter(self._scales)))
+            self._scales[key] = math.sqrt(self.num_elements / math.fsum(squares))
+        return self._scales[key]
+
+    def _draw(self, key: int, chunk: int) -> tuple[slice, torch.Tensor]:
+        """A chunk's range, and the values drawn for it in a buffer of this thread."""
+        start = chunk * self.chunk_elements
+        stop = min(start + self.chunk_elements, self.num_elements)
+        length = stop - start
+        buffer, generator = self._buffers()
+        generator.manual_seed(chunk_seed(key, chunk))
+        # torch makes normals in blocks of 16 and treats a shorter tail otherwise.
+        self.perturbation.fill_(buffer[: -(-length // 16) * 16], generator)
+        return slice(start, stop), buffer[:length]
+
+    def _map(self, work: Callable[[int], T]) -> list[T]:
+        """The results of a function of every chunk, in the order of the chunks."""
+        run = map if self._pool is None else self._pool.map
+        return list(run(work, range(self.num_chunks)))
 
     def _buffers(self) -> tuple[torch.Tensor, torch.Generator]:
         if not hasattr(self._workspace, "noise"):

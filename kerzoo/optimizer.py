@@ -2,79 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from kerzoo.estimator import Estimate, Estimator, apply_updates
+from kerzoo.clipping import Clipping, NoClipping
+from kerzoo.estimator import Estimate, Estimator, RadiusScope
 from kerzoo.kernels import Kernel, PolynomialKernel
+from kerzoo.momentum import CoupledCopy, Momentum, NoMomentum
 from kerzoo.noise import Gaussian, Perturbation
-from kerzoo.schedules import Bandwidth, ConstantBandwidth
-from kerzoo.weights import FlatWeights
+from kerzoo.schedules import Bandwidth, ConstantSchedule, Schedule
+from kerzoo.weights import Factors, Precision, check_precision, flatten
+
+GROUP_OPTIONS = frozenset({"params", "lr", "weight_decay"})
 
 
 class KerZOO(torch.optim.Optimizer):
-    """Kernel-weighted zeroth-order SGD: θ ← θ − η·g with `Estimator`'s g.
+    """Kernel-weighted zeroth-order SGD, by default θ ← θ − η·g with `Estimator`'s g.
 
     >>> model = torch.nn.Linear(2, 1)
-    >>> optimizer = KerZOO(model.parameters(), lr=1e-2, num_steps=10)
+    >>> optimizer = KerZOO(model.parameters(), lr=1e-2)
     >>> x = torch.ones(4, 2)
     >>> loss = optimizer.step(lambda: model(x).square().mean())
     >>> optimizer.last_step
     1
 
-    The closure computes the loss of one batch and calls no `backward`. The step counter lives in
-    the parameter group, so `state_dict()` and `load_state_dict()` resume the run exactly.
-    Parameters written to from outside between two steps are taken over as they are.
+    The closure computes the loss of one batch and calls no `backward`. In full, step t is
+
+        c_i = clip( Σ_k [L(θ + ε_t r_k u_i) − L(θ − ε_t r_k u_i)] / (2ε_t) · K_d(r_k) / n )
+        θ ← (1 − η_t·w)·θ,   then   θ ← θ − η_t·Σ_i c_i·u_i   (or what the momentum makes of it)
+
+    with η_t = lr · learning_rate_schedule(t) and weight decay w. As in MeZO's code, weight decay
+    skips biases and norms: tensors with fewer than two dimensions.
+
+    `state_dict()` and `load_state_dict()`, together with the model's, resume a run bit for bit;
+    in half precision the fp32 master copy is part of it. Parameters written to from outside
+    between two steps are taken over as they are, and so is a changed `lr` of a group, so that
+    torch's learning-rate schedulers work too.
 
     Args:
-        params: Trainable parameters: one group, one device, one dtype.
+        params: Trainable parameters of one device and dtype, or groups of them; a group may have
+            its own `lr` and `weight_decay`.
         lr: Learning rate η ≥ 0.
         kernel: K and the law of r; by default the uniform kernel of order 4 of the paper.
             `ConstantKernel()` makes this MeZO.
         perturbation_scale: ε > 0.
         bandwidth: By default r is drawn from the whole interval.
-        perturbation: The law of the directions.
+        perturbation: The law of the directions; by default Gaussian.
         num_directions: n.
-        num_steps: Length of the bandwidth's schedule.
+        num_steps: T, the length of the schedules; None where none changes.
         seed: Of directions and radii.
+        r_scope: "step" draws one r for all parameters, "tensor" one for each tensor.
+        clipping: By default none.
+        weight_decay: w ≥ 0.
+        momentum: By default none.
+        learning_rate_schedule: By default constant.
+        perturbation_scale_schedule: By default constant.
+        precision: "master", "inplace" or "inplace_half"; see `kerzoo.weights`.
         num_threads: For the noise, on the CPU; changes no bit.
 
     Raises:
-        ValueError: For a value outside its range, several parameter groups, dtypes or devices.
+        ValueError: For a value outside its range, a group with options of another kind, several
+            dtypes or devices, or half precision in place that was not asked for by name.
     """
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         lr: float,
         kernel: Kernel | None = None,
         perturbation_scale: float = 1e-3,
         bandwidth: Bandwidth | None = None,
         perturbation: Perturbation | None = None,
         num_directions: int = 1,
-        num_steps: int = 1,
+        num_steps: int | None = None,
         seed: int = 0,
+        *,
+        r_scope: RadiusScope = "step",
+        clipping: Clipping | None = None,
+        weight_decay: float = 0.0,
+        momentum: Momentum | None = None,
+        learning_rate_schedule: Schedule | None = None,
+        perturbation_scale_schedule: Schedule | None = None,
+        precision: Precision = "master",
         num_threads: int = 1,
     ) -> None:
-        if not lr >= 0:
-            raise ValueError(f"lr must be ≥ 0, got {lr}")
-        super().__init__(params, {"lr": lr, "step": 0})
-        if len(self.param_groups) > 1:
-            raise ValueError(f"params must be one group, got {len(self.param_groups)} groups")
+        groups: list[Any] = [dict(g) if isinstance(g, dict) else g for g in params]
+        _check_groups(groups, lr, weight_decay)
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "step": 0})
         self.estimator = Estimator(
             kernel or PolynomialKernel("uniform", 4),
-            bandwidth or ConstantBandwidth(1.0),
+            bandwidth or Bandwidth(),
             perturbation_scale,
             num_directions,
             num_steps,
             seed,
+            perturbation_scale_schedule or ConstantSchedule(),
+            r_scope,
         )
-        self.weights = FlatWeights(
-            self.param_groups[0]["params"], perturbation or Gaussian(), num_threads
-        )
+        self.clipping = clipping or NoClipping()
+        self.learning_rate_schedule = learning_rate_schedule or ConstantSchedule()
+        self.learning_rate_schedule.factor_at(0, num_steps)  # raises where T is missing
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        check_precision(precision, parameters[0].dtype, perturbation_scale)
+        self.weights = flatten(parameters, perturbation or Gaussian(), precision, num_threads)
+        if isinstance(momentum, CoupledCopy) and any(self._per_tensor("weight_decay")):
+            raise ValueError("weight_decay must be 0 with CoupledCopy: it has no decayed form")
+        self._momentum = (momentum or NoMomentum()).start(self.weights)
 
     @property
     def last_step(self) -> int:
@@ -83,41 +120,41 @@ class KerZOO(torch.optim.Optimizer):
 
     @torch.no_grad()
     def estimate(self, closure: Callable[[], Any]) -> Estimate:
-        """Measure the losses of the next step; changes nothing."""
+        """Measure the losses of the next step; θ is afterwards as before."""
         self.weights.adopt_()
         return self.estimator.estimate(self.weights, closure, self.last_step)
 
     @torch.no_grad()
-    def apply(self, estimate: Estimate) -> tuple[float, ...]:
+    def apply(self, estimate: Estimate) -> None:
         """Make the update that an estimate asks for.
-
-        Returns:
-            The factors −η·coefficient of the directions: with the seed and the step, what replays
-            this update bit for bit.
 
         Raises:
             ValueError: If the estimate belongs to another step, or is not finite. The weights
                 are then as they were.
         """
-        group = self.param_groups[0]
-        if estimate.step != group["step"] or estimate.seed != self.estimator.seed:
+        step = self.last_step
+        if estimate.step != step or estimate.seed != self.estimator.seed:
             raise ValueError(
-                f"estimate must belong to step {group['step']} of seed {self.estimator.seed}, got "
+                f"estimate must belong to step {step} of seed {self.estimator.seed}, got "
                 f"step {estimate.step} of seed {estimate.seed}"
             )
         if estimate.diverged:
             raise ValueError(f"estimate must be finite, got losses {estimate.losses}")
-        updates = tuple(-float(group["lr"]) * c for c in estimate.coefficients)
-        apply_updates(self.weights, estimate.seed, estimate.step, updates)
-        group["step"] += 1
-        return updates
+        coefficients = self.clipping.clip(estimate, self.weights)
+        factor = self.learning_rate_factor_at(step)
+        rates = tuple(rate * factor for rate in self._per_tensor("lr"))
+        self._decay(rates)
+        self._momentum.update_(estimate.keys, coefficients, rates)
+        for group in self.param_groups:
+            group["step"] = step + 1
 
     @torch.no_grad()
-    def replay(self, updates: tuple[float, ...]) -> None:
-        """Make an update that was logged before, without a forward pass."""
-        group = self.param_groups[0]
-        apply_updates(self.weights, self.estimator.seed, group["step"], updates)
-        group["step"] += 1
+    def replay(self, losses: Sequence[float]) -> None:
+        """Make the step again that gave these losses, bit for bit, without a forward pass."""
+        for key, points in self.estimator.points(self.weights, self.last_step):
+            self.weights.retrace_(key, points)
+        num_tensors = len(self.weights.sizes)
+        self.apply(self.estimator.from_losses(losses, self.last_step, num_tensors))
 
     def step(self, closure: Callable[[], Any] | None = None) -> float:  # type: ignore[override]
         """Estimate and apply.
@@ -126,7 +163,7 @@ class KerZOO(torch.optim.Optimizer):
             closure: The loss of one batch, as a number or a tensor with one element.
 
         Returns:
-            The mean of the 2n perturbed losses.
+            The mean of the perturbed losses.
 
         Raises:
             ValueError: Without a closure, or when a loss is not finite (weights unchanged).
@@ -136,3 +173,63 @@ class KerZOO(torch.optim.Optimizer):
         estimate = self.estimate(closure)
         self.apply(estimate)
         return estimate.loss
+
+    def learning_rate_factor_at(self, step: int) -> float:
+        """f(t) of the learning rate's schedule."""
+        return self.learning_rate_schedule.factor_at(step, self.estimator.num_steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """torch's state, and what the momentum remembers and the master copy holds beyond it."""
+        own: dict[str, Any] = {"momentum": self._momentum.state_dict()}
+        if self.weights.theta.dtype != self.weights.working.dtype:
+            own["theta"] = self.weights.theta.clone()
+        return {**super().state_dict(), "kerzoo": own}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state; load the model's own state first."""
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "kerzoo"})
+        own = state_dict["kerzoo"]
+        if "theta" in own:
+            self.weights.theta.copy_(own["theta"])
+            self.weights.restore_()
+        self._momentum.load_state_dict(own["momentum"])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Only at construction: offsets, and with them the noise, follow from the parameters.
+
+        Raises:
+            ValueError: Afterwards.
+        """
+        if hasattr(self, "weights"):
+            raise ValueError("parameter groups are fixed once the optimizer was made")
+        super().add_param_group(param_group)
+
+    def _per_tensor(self, option: str) -> Factors:
+        """A group option for each tensor."""
+        return tuple(float(group[option]) for group in self.param_groups for _ in group["params"])
+
+    def _decay(self, rates: Factors) -> None:
+        """θ ← (1 − η_t·w)·θ for tensors of two and more dimensions."""
+        decays = self._per_tensor("weight_decay")
+        if not any(decays):
+            return
+        tensors = self.weights.split(self.weights.theta)
+        for tensor, rate, decay in zip(tensors, rates, decays, strict=True):
+            if tensor.dim() >= 2:
+                tensor.mul_(1.0 - rate * decay)
+        self.weights.restore_()
+
+
+def _check_groups(groups: Sequence[Any], lr: float, weight_decay: float) -> None:
+    options = [{"lr": lr, "weight_decay": weight_decay}]
+    options += [group for group in groups if isinstance(group, dict)]
+    for group in options:
+        if unknown := sorted(set(group) - GROUP_OPTIONS):
+            raise ValueError(
+                f"{unknown[0]} is no option of a parameter group; these are: lr, weight_decay"
+            )
+        for name in ("lr", "weight_decay"):
+            value = group.get(name, 0.0)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be ≥ 0, got {value}")

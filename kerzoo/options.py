@@ -5,17 +5,25 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
+from torch import nn
+
 from kerzoo.build import build, check_arguments
-from kerzoo.estimator import Estimator
+from kerzoo.clipping import Clipping
+from kerzoo.estimator import RADIUS_SCOPES, Estimator, RadiusScope
 from kerzoo.kernels import Kernel
 from kerzoo.models import ModelSource
+from kerzoo.momentum import Momentum
 from kerzoo.noise import Perturbation
-from kerzoo.schedules import Bandwidth
+from kerzoo.optimizer import KerZOO
+from kerzoo.schedules import Bandwidth, Schedule
 from kerzoo.tasks import ClassificationTask
 from kerzoo.tuning import Tuning
+from kerzoo.weights import PRECISIONS, Precision
 
 PARTS: dict[str, type[Any]] = {
     "model": ModelSource,
@@ -23,6 +31,10 @@ PARTS: dict[str, type[Any]] = {
     "kernel": Kernel,
     "bandwidth": Bandwidth,
     "perturbation": Perturbation,
+    "clipping": Clipping,
+    "momentum": Momentum,
+    "learning_rate_schedule": Schedule,
+    "perturbation_scale_schedule": Schedule,
     "tuning": Tuning,
 }
 """The parts of a configuration that are objects, and the contract of each."""
@@ -43,7 +55,10 @@ class TrainingOptions:
         rungs: Fractions of the budget, increasing, the last of them 1.
         batch_size: Examples of a mini-batch.
         seed: Below 2⁶³; of batches, directions, radii and initial values: four separate streams.
-        num_directions: n; a step costs 2n forward passes.
+        num_directions: n; a step costs 2n forward passes, or more with several nodes each.
+        r_scope: "step" for one r a direction, "tensor" for one a direction and parameter tensor.
+        weight_decay: w ≥ 0, as in MeZO: θ ← (1 − η·w)·θ, biases and norms excepted.
+        precision: Where θ is kept: "master", "inplace" or "inplace_half" (`kerzoo.weights`).
         threads: CPU threads of the trial.
         device: "cpu" or "cuda".
 
@@ -58,6 +73,9 @@ class TrainingOptions:
     batch_size: int
     seed: int
     num_directions: int
+    r_scope: RadiusScope
+    weight_decay: float
+    precision: Precision
     threads: int
     device: str
 
@@ -67,6 +85,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a number > 0, got {value!r}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay must be a number ≥ 0, got {self.weight_decay!r}")
         for name, least in (
             ("forward_passes", 2),
             ("batch_size", 1),
@@ -79,26 +99,16 @@ class TrainingOptions:
                 raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
         if self.seed >= 1 << 63:
             raise ValueError(f"seed must be an integer < 2^63, got {self.seed}")
-        if self.device not in ("cpu", "cuda"):
-            raise ValueError(f"device must be cpu or cuda, got {self.device!r}")
-        self._check_rungs()
-
-    @property
-    def nominal_rungs(self) -> list[int]:
-        """The rungs in forward passes."""
-        return [round(fraction * self.forward_passes) for fraction in self.rungs]
-
-    @property
-    def forward_passes_per_step(self) -> int:
-        """2n."""
-        return 2 * self.num_directions
-
-    @property
-    def num_steps(self) -> int:
-        """Whole steps in the budget."""
-        return self.forward_passes // self.forward_passes_per_step
-
-    def _check_rungs(self) -> None:
+        for name, allowed in (
+            ("device", ("cpu", "cuda")),
+            ("r_scope", RADIUS_SCOPES),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, name) not in allowed:
+                *others, last = allowed
+                raise ValueError(
+                    f"{name} must be {', '.join(others)} or {last}, got {getattr(self, name)!r}"
+                )
         fractions = self.rungs
         increasing = all(a < b for a, b in itertools.pairwise(fractions))
         if not fractions or not increasing or fractions[0] <= 0 or fractions[-1] != 1:
@@ -106,18 +116,11 @@ class TrainingOptions:
                 "rungs must be increasing fractions of forward_passes in (0, 1] that end with 1, "
                 f"got {list(fractions)}"
             )
-        steps = [rung // self.forward_passes_per_step for rung in self.nominal_rungs]
-        if steps[0] < 1:
-            raise ValueError(
-                f"rungs must not lie below one step: the first, {self.nominal_rungs[0]} forward "
-                f"passes ({fractions[0]} of {self.forward_passes}), is less than the "
-                f"{self.forward_passes_per_step} of one step; raise forward_passes or rungs[0]"
-            )
-        if len(set(steps)) < len(steps):
-            raise ValueError(
-                f"rungs must be at least one step apart, got {self.nominal_rungs} forward passes "
-                f"with {self.forward_passes_per_step} a step"
-            )
+
+    @property
+    def nominal_rungs(self) -> list[int]:
+        """The rungs in forward passes."""
+        return [round(fraction * self.forward_passes) for fraction in self.rungs]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +132,21 @@ class TrialOptions:
     kernel: Kernel
     bandwidth: Bandwidth
     perturbation: Perturbation
+    clipping: Clipping
+    momentum: Momentum
+    learning_rate_schedule: Schedule
+    perturbation_scale_schedule: Schedule
     tuning: Tuning
     training: TrainingOptions
+
+    def __post_init__(self) -> None:
+        self._check_rungs()
+        try:
+            self.estimator()  # whatever the optimizer would refuse is refused now
+        except ValueError as error:
+            key = re.split("[ =]", str(error))[0]
+            numbers = {field.name for field in dataclasses.fields(TrainingOptions)}
+            raise ValueError(f"training.{error}" if key in numbers else str(error)) from error
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrialOptions:
@@ -161,14 +177,55 @@ class TrialOptions:
             raise ValueError(f"training.{error}") from error
         return cls(training=training, **parts)
 
+    @property
+    def forward_passes_per_step(self) -> int:
+        """Two for each difference that the kernel measures on each direction."""
+        return 2 * self.kernel.num_nodes * self.training.num_directions
+
+    @property
+    def num_steps(self) -> int:
+        """Whole steps in the budget."""
+        return self.training.forward_passes // self.forward_passes_per_step
+
     def estimator(self) -> Estimator:
         """The estimator of a run of this trial."""
+        dtype: torch.dtype = getattr(torch, self.model.dtype)
+        return self.optimizer([nn.Parameter(torch.zeros(1, dtype=dtype))]).estimator
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> KerZOO:
+        """The optimizer of a run of this trial, over the parameters that it trains."""
         training = self.training
-        return Estimator(
-            self.kernel,
-            self.bandwidth,
-            training.perturbation_scale,
-            training.num_directions,
-            training.num_steps,
-            training.seed,
+        return KerZOO(
+            parameters,
+            lr=training.learning_rate,
+            kernel=self.kernel,
+            perturbation_scale=training.perturbation_scale,
+            bandwidth=self.bandwidth,
+            perturbation=self.perturbation,
+            num_directions=training.num_directions,
+            num_steps=self.num_steps,
+            seed=training.seed,
+            r_scope=training.r_scope,
+            clipping=self.clipping,
+            weight_decay=training.weight_decay,
+            momentum=self.momentum,
+            learning_rate_schedule=self.learning_rate_schedule,
+            perturbation_scale_schedule=self.perturbation_scale_schedule,
+            precision=training.precision,
+            num_threads=training.threads,
         )
+
+    def _check_rungs(self) -> None:
+        rungs, per_step = self.training.nominal_rungs, self.forward_passes_per_step
+        steps = [rung // per_step for rung in rungs]
+        if steps[0] < 1:
+            raise ValueError(
+                f"training.rungs must not lie below one step: the first, {rungs[0]} forward "
+                f"passes ({self.training.rungs[0]} of {self.training.forward_passes}), is less "
+                f"than the {per_step} of one step; raise forward_passes or rungs[0]"
+            )
+        if len(set(steps)) < len(steps):
+            raise ValueError(
+                f"training.rungs must be at least one step apart, got {rungs} forward passes "
+                f"with {per_step} a step"
+            )

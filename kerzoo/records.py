@@ -26,6 +26,8 @@ from typing import Any, Literal
 
 import filelock
 
+from kerzoo import METHOD_VERSION
+
 Status = Literal["planned", "running", "stopped", "finished", "diverged", "failed", "interrupted"]
 ENDED: frozenset[str] = frozenset({"stopped", "finished", "diverged", "failed"})
 """Statuses after which a trial is not run again by the same command."""
@@ -40,6 +42,7 @@ ROW_COLUMNS = (
     "half_width",
     "perturbation_scale",
     "learning_rate",
+    "learning_rate_factor",
     "num_directions",
     "tuning",
     "model",
@@ -126,7 +129,8 @@ class TrialFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with self.lock():
             if not (self.path / "trial.json").exists():
-                self._write({**dataclasses.asdict(spec), "status": "planned", "attempts": 0})
+                begun = {"status": "planned", "attempts": 0, "method_version": METHOD_VERSION}
+                self._write({**dataclasses.asdict(spec), **begun})
 
     def read(self) -> dict[str, Any]:
         """The content of trial.json.

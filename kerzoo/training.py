@@ -1,294 +1,54 @@
-"""A trial as a generator of records; `python -m kerzoo.training PLAN` runs a plan without Ray.
-
-A trial knows nothing of who runs it. It yields a row at step 0 and after the last whole step of
-each rung, and writes rows and steps itself. Started again after any interruption it replays its
-trajectory, which needs no forward pass, and goes on: the rows are bit-equal to those of a trial
-that ran through.
-"""
+"""`python -m kerzoo.training PLAN`: the trials of a plan with torch and transformers alone."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
+import statistics
 import sys
 import time
-import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from kerzoo.attempt import run_trial
 from kerzoo.batches import BatchSampler
-from kerzoo.evaluation import Metrics, evaluate
-from kerzoo.optimizer import KerZOO
 from kerzoo.options import TrialOptions
-from kerzoo.progress import Progress, ProgressBars, no_progress
-from kerzoo.records import (
-    ENDED,
-    Row,
-    StaleAttemptError,
-    Status,
-    TrialFolder,
-    TrialSpec,
-    TrialWriter,
-)
-from kerzoo.trajectory import StepRecord, cut_torn_step
-from kerzoo.weights import FlatWeights
-from kerzoo.workspace import Bench, Stopwatch, Workspace, peak_memory_gib, synchronise
+from kerzoo.progress import ProgressBars
+from kerzoo.records import ENDED, Row, TrialFolder, TrialSpec
+from kerzoo.workspace import Bench, Workspace
 
 
-def run_trial(
-    spec: TrialSpec,
-    folder: TrialFolder,
-    workspace: Workspace,
-    progress: Progress = no_progress,
-) -> Generator[Row, None, None]:
-    """Run a trial, or what is left of it.
+def time_forward_pass(options: TrialOptions, bench: Bench, num_steps: int = 3) -> float:
+    """Median duration of a step's estimate, in seconds per forward pass, noise included.
 
-    Rows that were recorded by an earlier attempt are not written again. The last of them is
-    yielded again if no step follows it, because whoever decides about the trial may not have
-    done so. Closing the generator ends the attempt between two steps; nothing is lost.
-
-    Args:
-        spec: The trial.
-        folder: Where it is recorded; `TrialFolder.create` was called.
-        workspace: What the trials of this process share.
-        progress: Told about the steps done.
-
-    Yields:
-        Rows in the order of their steps.
-
-    Raises:
-        StaleAttemptError: If another attempt began in the meantime.
-        Exception: Whatever the trial fails with, after it was recorded as "failed".
+    The weights stay as they are.
     """
-    writer = folder.begin_attempt()
-    try:
-        options = TrialOptions.from_config(spec.config)
-        torch.set_num_threads(options.training.threads)
-        with workspace.open(options) as bench:
-            yield from _Run(spec, options, writer, workspace, bench, progress).rows()
-    except StaleAttemptError:
-        raise
-    except Exception as error:
-        writer.set_status("failed", failure=describe_failure(error))
-        raise
-
-
-def describe_failure(error: BaseException) -> dict[str, str]:
-    """Kind, message and traceback of an exception, for trial.json."""
-    return {
-        "kind": type(error).__name__,
-        "message": str(error),
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-
-
-class _Run:
-    """One attempt at a trial."""
-
-    def __init__(
-        self,
-        spec: TrialSpec,
-        options: TrialOptions,
-        writer: TrialWriter,
-        workspace: Workspace,
-        bench: Bench,
-        progress: Progress,
-    ) -> None:
-        training = options.training
-        self.spec = spec
-        self.options = options
-        self.writer = writer
-        self.workspace = workspace
-        self.bench = bench
-        self.progress = progress
-        self.estimator = options.estimator()
-        self.sampler = BatchSampler(len(bench.train.split), training.batch_size, training.seed)
-        self.optimizer = KerZOO(
-            bench.parameters,
-            lr=training.learning_rate,
-            kernel=options.kernel,
-            perturbation_scale=training.perturbation_scale,
-            bandwidth=options.bandwidth,
-            perturbation=options.perturbation,
-            num_directions=training.num_directions,
-            num_steps=training.num_steps,
-            seed=training.seed,
-            num_threads=training.threads,
-        )
-        with writer.folder.lock():
-            self.logged = cut_torn_step(writer.folder.trajectory_path)
-        self.recorded = {int(row["step"]): row for row in writer.folder.rows()}
-        before = [row["wall_time_s"] for row in self.recorded.values()]
-        before += [record.wall_time_s for record in self.logged]
-        self.stopwatch = Stopwatch(max(before, default=0.0))
-        self.eval_time_s = max((r["eval_time_s"] for r in self.recorded.values()), default=0.0)
-        self.replay_time_s = 0.0
-        self.history: list[StepRecord] = []
-
-    def rows(self) -> Generator[Row, None, None]:
-        """Step 0, then every rung; ends the trial's status as well."""
-        per_step = self.estimator.forward_passes_per_step
-        for rung in [0, *self.spec.rungs]:
-            for step in range(len(self.history), rung // per_step):
-                if not self._advance(step):
-                    yield self._diverge(rung, self.sampler.indices(step))
-                    return
-                self.progress("training", step + 1, self.options.training.num_steps)
-            step = len(self.history)
-            if step in self.recorded:
-                row = self.recorded[step]
-                decided = len(self.logged) > step
-            else:
-                row, decided = self._evaluate(rung), False
-            if not decided:
-                yield row
-            if row["diverged"]:
-                self._end("diverged")
-                return
-        self._end("finished")
-
-    def _advance(self, step: int) -> bool:
-        """Replay a logged step, or make a new one. Returns False if the loss is not finite."""
-        if step < len(self.logged):
-            start = time.perf_counter()
-            self.optimizer.replay(self.logged[step].updates)
-            self._discount_replay(time.perf_counter() - start)
-            self.history.append(self.logged[step])
-            return True
-        indices = self.sampler.indices(step)
-        start = time.perf_counter()
-        estimate = self.optimizer.estimate(lambda: self.bench.train.loss(indices))
-        if estimate.diverged:
-            return False
-        updates = self.optimizer.apply(estimate)
-        synchronise(self.options.training.device)
-        record = StepRecord(
-            step,
-            estimate.radii,
-            updates,
-            estimate.losses,
-            self.bench.train.num_tokens(indices),
-            time.perf_counter() - start,
-            self.stopwatch.elapsed,
-        )
-        self.writer.append_step(record.pack())
-        self.history.append(record)
-        return True
-
-    def _discount_replay(self, seconds: float) -> None:
-        self.stopwatch.discount(seconds)
-        self.replay_time_s += seconds
-
-    def _evaluate(self, rung: int) -> Row:
-        start = time.perf_counter()
-        if self.history:
-            metrics = evaluate(self.bench.dev)
-        else:
-            metrics = self.workspace.first_metrics(self.options, self.bench)
-        self.eval_time_s += time.perf_counter() - start
-        return self._record(self._row(rung, metrics if math.isfinite(metrics.loss) else None))
-
-    def _record(self, row: Row) -> Row:
-        self.writer.append_row(row)
-        self.recorded[row["step"]] = row
-        return row
-
-    def _diverge(self, rung: int, indices: list[int]) -> Row:
-        """The row of a step whose loss was not finite; what it cost is counted."""
-        row = self._row(rung, None)
-        row["step"] += 1
-        if row["step"] not in self.recorded:
-            passes = self.estimator.forward_passes_per_step
-            row["forward_passes"] += passes
-            row["examples_seen"] += len(indices)
-            row["tokens_processed"] += passes * self.bench.train.num_tokens(indices)
-            self._record(row)
-        self._end("diverged")
-        return self.recorded[row["step"]]
-
-    def _end(self, status: Status) -> None:
-        self.writer.set_status(status, replay_time_s=self.replay_time_s)
-
-    def _row(self, rung: int, metrics: Metrics | None) -> Row:
-        training = self.options.training
-        steps = len(self.history)
-        passes = self.estimator.forward_passes_per_step
-        return {
-            **self._labels(),
-            "rung": rung,
-            "step": steps,
-            "forward_passes": steps * passes,
-            "examples_seen": steps * training.batch_size,
-            "tokens_processed": passes * sum(record.tokens for record in self.history),
-            "wall_time_s": self.stopwatch.elapsed,
-            "device_time_s": math.fsum(record.device_time_s for record in self.history),
-            "eval_time_s": self.eval_time_s,
-            "train_loss": self._train_loss() if metrics else None,
-            "dev_loss": metrics.loss if metrics else None,
-            "dev_accuracy": metrics.accuracy if metrics else None,
-            **({"dev_auc": metrics.auc if metrics else None} if self.options.task.binary else {}),
-            "diverged": metrics is None,
-            "peak_memory_gib": peak_memory_gib(training.device),
-        }
-
-    def _labels(self) -> dict[str, Any]:
-        training, choices = self.options.training, self.spec.choices
-        kernel = self.options.kernel
-        width = self.options.bandwidth.half_width_at(0, training.num_steps)
-        return {
-            "trial_id": self.spec.trial_id,
-            "arm": self.spec.arm,
-            "kernel": choices["kernel"],
-            "order": kernel.order,
-            "half_width": width if kernel.has_bandwidth else None,
-            "perturbation_scale": training.perturbation_scale,
-            "learning_rate": training.learning_rate,
-            "num_directions": training.num_directions,
-            "tuning": choices["tuning"],
-            "model": self.options.model.name,
-            "task": self.options.task.name,
-            "seed": training.seed,
-            "phase": self.spec.phase,
-        }
-
-    def _train_loss(self) -> float | None:
-        """Mean of the perturbed losses since the last evaluation; None at step 0."""
-        last = max((step for step in self.recorded if step < len(self.history)), default=0)
-        since = [loss for record in self.history[last:] for loss in record.losses]
-        return math.fsum(since) / len(since) if since else None
-
-
-def time_step(options: TrialOptions, bench: Bench, num_steps: int = 3) -> float:
-    """Median duration of a step's estimate, in seconds; the weights stay as they are."""
     training = options.training
     sampler = BatchSampler(len(bench.train.split), training.batch_size, training.seed)
-    weights = FlatWeights(bench.parameters, options.perturbation, training.threads)
-    estimator = options.estimator()
+    optimizer = options.optimizer(bench.parameters)
     times = []
     for step in range(num_steps):
         indices = sampler.indices(step)
         start = time.perf_counter()
-        estimator.estimate(weights, lambda: bench.train.loss(indices), step)  # noqa: B023
+        optimizer.estimator.estimate(optimizer.weights, lambda: bench.train.loss(indices), step)  # noqa: B023
         times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
+    return statistics.median(times) / options.forward_passes_per_step
 
 
 def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, float]:
-    """Do once what all trials need: fetch and convert models, cache frozen outputs, time a step.
+    """Do once what all trials need: fetch models, cache frozen outputs, time a forward pass.
 
     Returns:
         `model_s` and `cache_s`, durations of loading and of everything else before the first
-        step, and `step_s`, the longest median duration of a step among the kinds of trial.
+        step, and `forward_pass_s`, the longest among the kinds of trial.
 
     Raises:
         ValueError: When model, task and tuning of a trial do not fit each other.
     """
-    times = {"model_s": 0.0, "cache_s": 0.0, "step_s": 0.0}
+    times = {"model_s": 0.0, "cache_s": 0.0, "forward_pass_s": 0.0}
     kinds = {workspace_key(spec): spec for spec in specs}
     for spec in kinds.values():
         options = TrialOptions.from_config(spec.config)
@@ -299,7 +59,8 @@ def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, float
         start = time.perf_counter()
         with workspace.open(options) as bench:
             times["cache_s"] += time.perf_counter() - start
-            times["step_s"] = max(times["step_s"], time_step(options, bench))
+            measured = time_forward_pass(options, bench)
+            times["forward_pass_s"] = max(times["forward_pass_s"], measured)
     return times
 
 
@@ -323,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--prepare",
         action="store_true",
-        help="only fetch models, fill the caches and time a step; print the times as JSON",
+        help="only fetch models, fill the caches and time a forward pass; print the times as JSON",
     )
     options = parser.parse_args(arguments)
     try:

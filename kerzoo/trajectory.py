@@ -2,10 +2,11 @@
 
 A MessagePack stream of one array a step, appended as the trial runs:
 
-    [step, radii, updates, losses, tokens, device_time_s, wall_time_s]
+    [step, losses, tokens, device_time_s, wall_time_s]
 
-`updates` are the factors −η·coefficient that the directions were added with. Replaying makes the
-same additions in the same order and needs no forward pass.
+Radii, directions, schedules and clipping follow from the trial's configuration and seed, so the
+losses are all that a step adds to them: some 40 bytes for two forward passes. Replaying
+(`KerZOO.replay`) makes the same update from the same losses and needs no forward pass.
 """
 
 from __future__ import annotations
@@ -24,17 +25,13 @@ class StepRecord:
 
     Attributes:
         step: 0 for the first update.
-        radii: r_i of each direction.
-        updates: Factor of each direction in θ ← θ + Σ_i updates[i]·u_i.
-        losses: L(θ + ε r_i u_i), L(θ − ε r_i u_i) for each direction in turn.
+        losses: As in `kerzoo.estimator.Estimate`. float64.
         tokens: Tokens in the batch, padding excluded, counted once per forward pass.
         device_time_s: Duration of the step.
         wall_time_s: The trial's wall time at the end of the step, replay excluded.
     """
 
     step: int
-    radii: tuple[float, ...]
-    updates: tuple[float, ...]
     losses: tuple[float, ...]
     tokens: int
     device_time_s: float

@@ -17,8 +17,22 @@ from typing import TYPE_CHECKING, Any
 from kerzoo.noise import derive_key
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Attached:
+    """A model with what a trial trains.
+
+    Attributes:
+        parameters: The trainable parameters by name, in a fixed order.
+        model: What `save_pretrained` writes: the whole model, or its adapters alone.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    model: PreTrainedModel | PeftModel
 
 
 class Tuning(abc.ABC):
@@ -37,7 +51,7 @@ class Tuning(abc.ABC):
     @abc.abstractmethod
     def attach(
         self, model: PreTrainedModel, seed: int
-    ) -> contextlib.AbstractContextManager[dict[str, nn.Parameter]]:
+    ) -> contextlib.AbstractContextManager[Attached]:
         """Make the trainable parameters trainable, initialised from the seed.
 
         On leaving the context the model has its own structure again. Weights of the base model
@@ -48,7 +62,7 @@ class Tuning(abc.ABC):
             seed: The run's seed, for initial values of adapters.
 
         Returns:
-            A context that gives names and parameters, in a fixed order.
+            A context that gives the model and its trainable parameters.
 
         Raises:
             ValueError: When the mode does not fit the model, or would change the input of layers
@@ -78,7 +92,7 @@ class FullTuning(Tuning):
     changes_base_model = True
 
     @contextlib.contextmanager
-    def attach(self, model: PreTrainedModel, seed: int) -> Iterator[dict[str, nn.Parameter]]:
+    def attach(self, model: PreTrainedModel, seed: int) -> Iterator[Attached]:
         """Mark the base model's own parameters."""
         first = first_trainable_layer(model, self.last_layers)
         if self.last_layers is None:
@@ -86,7 +100,7 @@ class FullTuning(Tuning):
         else:
             kept = {id(p) for layer in decoder_layers(model)[first:] for p in layer.parameters()}
             chosen = {n: p for n, p in model.named_parameters() if id(p) in kept}
-        yield chosen
+        yield Attached(chosen, model)
 
     def count_parameters(self, num_parameters: int, num_layers: int, hidden_size: int) -> int:
         """All, or k layers of 12·h² weights each."""
@@ -128,7 +142,7 @@ class LoRA(Tuning):
             raise ValueError("target_modules must name at least one module")
 
     @contextlib.contextmanager
-    def attach(self, model: PreTrainedModel, seed: int) -> Iterator[dict[str, nn.Parameter]]:
+    def attach(self, model: PreTrainedModel, seed: int) -> Iterator[Attached]:
         """Insert the adapters; take them out again on leaving."""
         import peft
 
@@ -153,7 +167,7 @@ class LoRA(Tuning):
         try:
             chosen = {n: p for n, p in adapted.named_parameters() if ".lora_" in n}
             _initialise_adapters(chosen, seed)
-            yield chosen
+            yield Attached(chosen, adapted)
         finally:
             adapted.unload()
 

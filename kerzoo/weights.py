@@ -1,24 +1,41 @@
-"""The trainable parameters as one flat vector: a master copy, and the working copy in the model.
+"""The trainable parameters as one flat vector θ, and how the model comes to compute with θ + a·u.
 
-The model's parameters become views of one flat working buffer in the model's own dtype. θ itself
-is kept apart, in fp32. Perturbing writes working = cast(θ + a·u) and never touches θ: there is
-no drift, one rounding a pass, and a forward that raises leaves θ exactly as it was. Updating
-writes θ ← θ + b·u and the working copy in the same pass, so a direction costs three passes of
-noise (+, −, update) and not four.
+The model's parameters become views of one flat working buffer in the model's own dtype. Two
+policies say where θ is kept:
+
+    master    θ apart, in fp32. Perturbing writes working = cast(θ + a·u) and never touches θ: no
+              drift in any dtype, one rounding a pass, and a forward that raises leaves θ exactly
+              as it was. Costs one more copy of the trainable parameters.
+    inplace   θ is the working buffer. Perturbing adds a·u to it and restoring subtracts it again,
+              which rounds: a drift of some 1e-8 of the weights' spread in fp32, and of a tenth of
+              it in half precision (`measure_drift`).
+
+Factors of u are given one for all tensors, or one for each: a radius per tensor, a learning rate
+per parameter group and a clipped tensor are all factors.
 """
 
 from __future__ import annotations
 
+import abc
+import bisect
 import contextlib
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import nn
 
-from kerzoo.noise import NoiseEngine, Perturbation
+from kerzoo.noise import Gaussian, NoiseEngine, Perturbation, derive_key
+
+Factors = tuple[float, ...]
+"""One number for all tensors, or one for each tensor in order."""
+
+Precision = Literal["master", "inplace", "inplace_half"]
+PRECISIONS: tuple[Precision, ...] = ("master", "inplace", "inplace_half")
 
 
-class FlatWeights:
+class FlatWeights(abc.ABC):
     """Flat view of the trainable parameters, with keyed perturbations and updates.
 
     Args:
@@ -28,8 +45,8 @@ class FlatWeights:
         num_threads: Threads for the noise (CPU only); changes no bit of the result.
 
     Attributes:
-        master: θ. Shape: [d], fp32.
         working: What the model computes with. Shape: [d], the parameters' dtype.
+        sizes: Number of elements of each tensor.
 
     Raises:
         ValueError: Without parameters, or with several devices or dtypes.
@@ -49,41 +66,139 @@ class FlatWeights:
         device, dtype = kinds.pop()
         if not dtype.is_floating_point:
             raise ValueError(f"parameters must be floating point, got {dtype}")
-        num_elements = sum(p.numel() for p in self.parameters)
-        self.working = torch.empty(num_elements, dtype=dtype, device=device)
-        offset = 0
-        for parameter in self.parameters:
-            view = self.working[offset : offset + parameter.numel()].view(parameter.shape)
+        self.sizes = tuple(p.numel() for p in self.parameters)
+        self._ends = list(itertools.accumulate(self.sizes))
+        self.working = torch.empty(self._ends[-1], dtype=dtype, device=device)
+        for parameter, view in zip(self.parameters, self.split(self.working), strict=True):
             view.copy_(parameter.data)
             parameter.data = view
-            offset += parameter.numel()
-        self.master = self.working.float().clone()
-        self.noise = NoiseEngine(num_elements, perturbation, device, num_threads)
+        self.noise = NoiseEngine(len(self), perturbation, device, num_threads)
 
     def __len__(self) -> int:
-        return self.master.numel()
+        return self.working.numel()
+
+    @property
+    @abc.abstractmethod
+    def theta(self) -> torch.Tensor:
+        """θ, to be changed by `add_` or by whoever calls `restore_` afterwards. Shape: [d]."""
+
+    @abc.abstractmethod
+    def perturb_(self, key: int, scales: Factors) -> None:
+        """Let the model compute with θ + scales·u(key)."""
+
+    @abc.abstractmethod
+    def restore_(self) -> None:
+        """Let the model compute with θ."""
+
+    @abc.abstractmethod
+    def retrace_(self, key: int, points: Sequence[Factors]) -> None:
+        """Leave θ with the bits that perturbing to each point in turn and restoring would."""
+
+    @abc.abstractmethod
+    def adopt_(self) -> None:
+        """Take over parameters that somebody wrote to from outside."""
+
+    def split(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """Views of a flat vector, of the tensors' shapes."""
+        pieces = torch.split(flat, list(self.sizes))
+        return [v.view(p.shape) for v, p in zip(pieces, self.parameters, strict=True)]
 
     @contextlib.contextmanager
     def intact(self) -> Iterator[None]:
-        """After the block, and after an exception in it, the model computes with θ, exactly."""
+        """After the block, and after an exception in it, the model computes with θ."""
         try:
             yield
         finally:
             self.restore_()
 
-    def perturb_(self, key: int, scale: float) -> None:
-        """working ← cast(θ + scale·u(key)); θ stays."""
+    def move_(self, key: int, factors: Factors) -> None:
+        """θ ← θ + factors·u(key), and the model computes with it."""
+        self.add_(self.theta, key, factors)
+
+    def add_(self, target: torch.Tensor, key: int, factors: Factors) -> None:
+        """target ← target + factors·u(key). Where the target is θ, the model computes with it.
+
+        Args:
+            target: Shape: [d].
+            key: Of the direction.
+            factors: One for all tensors, or one for each.
+        """
+        publish = target is self.theta and target is not self.working
 
         def write(where: slice, noise: torch.Tensor) -> None:
-            self._write(where, torch.add(self.master[where], noise, alpha=scale, out=noise))
+            for piece, factor in self.pieces(where, factors):
+                values = noise[piece.start - where.start : piece.stop - where.start]
+                target[piece].add_(values.to(target.dtype), alpha=factor)
+            if publish:
+                self.working[where].copy_(target[where])
 
         self.noise.for_each_chunk(key, write)
 
-    def move_(self, key: int, scale: float) -> None:
-        """θ ← θ + scale·u(key), and working ← cast(θ)."""
+    def squared_norms(self, keys: Sequence[int], factors: Sequence[Factors]) -> list[float]:
+        """|Σ_i factors_i·u_i|² of each tensor. Takes one fp32 vector of length d for the time.
+
+        Args:
+            keys: Of the directions. Length: n.
+            factors: Of each direction. Length: n.
+
+        Returns:
+            Length: number of tensors.
+        """
+        total = torch.zeros(len(self), device=self.working.device)
+        for key, factor in zip(keys, factors, strict=True):
+            self.add_(total, key, factor)
+        return [
+            self.noise.sum_of_squares(tensor) for tensor in torch.split(total, list(self.sizes))
+        ]
+
+    def _tensors(self, where: slice) -> Iterator[tuple[int, slice]]:
+        """The tensors that a range touches, and their parts of it."""
+        index = bisect.bisect_right(self._ends, where.start)
+        start = where.start
+        while start < where.stop:
+            stop = min(self._ends[index], where.stop)
+            if stop > start:
+                yield index, slice(start, stop)
+            start = stop
+            index += 1
+
+    def pieces(self, where: slice, factors: Factors) -> Iterator[tuple[slice, float]]:
+        """The stretches of a range that have one factor."""
+        if len(factors) == 1:
+            yield where, factors[0]
+            return
+        parts = self._tensors(where)
+        for factor, group in itertools.groupby(parts, key=lambda part: factors[part[0]]):
+            stretch = [piece for _, piece in group]
+            yield slice(stretch[0].start, stretch[-1].stop), factor
+
+
+class MasterWeights(FlatWeights):
+    """θ in fp32 beside the working copy: exact, in any dtype.
+
+    Attributes:
+        master: θ. Shape: [d], fp32.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], perturbation: Perturbation, num_threads: int = 1
+    ) -> None:
+        super().__init__(parameters, perturbation, num_threads)
+        self.master = self.working.float().clone()
+
+    @property
+    def theta(self) -> torch.Tensor:
+        """The master copy."""
+        return self.master
+
+    def perturb_(self, key: int, scales: Factors) -> None:
+        """working ← cast(θ + scales·u(key)); θ stays."""
 
         def write(where: slice, noise: torch.Tensor) -> None:
-            self._write(where, self.master[where].add_(noise, alpha=scale))
+            for piece, scale in self.pieces(where, scales):
+                values = noise[piece.start - where.start : piece.stop - where.start]
+                torch.add(self.master[piece], values, alpha=scale, out=values)
+                self.working[piece].copy_(values)
 
         self.noise.for_each_chunk(key, write)
 
@@ -91,11 +206,13 @@ class FlatWeights:
         """working ← cast(θ)."""
         self.working.copy_(self.master)
 
-    def adopt_(self) -> None:
-        """Take over parameters that somebody wrote to from outside: θ ← working.
+    def retrace_(self, key: int, points: Sequence[Factors]) -> None:
+        """Nothing: perturbing leaves no trace in θ."""
 
-        In half precision θ holds more than the working copy, which is then adopted only where it
-        differs from cast(θ).
+    def adopt_(self) -> None:
+        """θ ← working; in half precision only where working differs from cast(θ).
+
+        θ holds more than the working copy does, and keeps it where nobody wrote.
         """
         if self.working.dtype == torch.float32:
             self.master.copy_(self.working)
@@ -103,5 +220,131 @@ class FlatWeights:
         changed = self.working != self.master.to(self.working.dtype)
         self.master[changed] = self.working[changed].float()
 
-    def _write(self, where: slice, values: torch.Tensor) -> None:
-        self.working[where].copy_(values)
+
+class InPlaceWeights(FlatWeights):
+    """θ is the working buffer; every perturbation and its undoing round."""
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], perturbation: Perturbation, num_threads: int = 1
+    ) -> None:
+        super().__init__(parameters, perturbation, num_threads)
+        self._displaced: tuple[int, Factors] | None = None
+
+    @property
+    def theta(self) -> torch.Tensor:
+        """The working buffer."""
+        return self.working
+
+    def perturb_(self, key: int, scales: Factors) -> None:
+        """Add what leads from the present point to θ + scales·u(key)."""
+        if self._displaced is not None and self._displaced[0] != key:
+            self.restore_()
+        present = self._displaced[1] if self._displaced else (0.0,)
+        self._displaced = (key, scales)  # before moving: after an exception the way back is known
+        self.add_(self.working, key, _difference(scales, present))
+
+    def restore_(self) -> None:
+        """Subtract what was added."""
+        if self._displaced is not None:
+            key, scales = self._displaced
+            self.add_(self.working, key, _difference((0.0,), scales))
+            self._displaced = None
+
+    def retrace_(self, key: int, points: Sequence[Factors]) -> None:
+        """Make the additions of all the moves in one pass over the noise."""
+        stops: list[Factors] = [(0.0,), *points, (0.0,)]
+        moves = [_difference(stop, start) for start, stop in itertools.pairwise(stops)]
+
+        def write(where: slice, noise: torch.Tensor) -> None:
+            for move in moves:
+                for piece, factor in self.pieces(where, move):
+                    values = noise[piece.start - where.start : piece.stop - where.start]
+                    self.working[piece].add_(values.to(self.working.dtype), alpha=factor)
+
+        self.noise.for_each_chunk(key, write)
+
+    def adopt_(self) -> None:
+        """Nothing: what was written is θ."""
+
+
+def flatten(
+    parameters: Iterable[nn.Parameter],
+    perturbation: Perturbation,
+    precision: Precision = "master",
+    num_threads: int = 1,
+) -> FlatWeights:
+    """The weights under a precision policy that `check_precision` passed.
+
+    Args:
+        parameters: As for `FlatWeights`.
+        perturbation: The law of the directions.
+        precision: "master"; "inplace" for fp32; "inplace_half" for half precision in place.
+        num_threads: For the noise.
+    """
+    policies: dict[str, type[FlatWeights]] = {
+        "master": MasterWeights,
+        "inplace": InPlaceWeights,
+        "inplace_half": InPlaceWeights,
+    }
+    return policies[precision](parameters, perturbation, num_threads)
+
+
+def check_precision(precision: str, dtype: torch.dtype, perturbation_scale: float = 1e-3) -> None:
+    """Refuse half precision in place, unless it is asked for by name.
+
+    Raises:
+        ValueError: With the drift that was measured for the dtype and ε.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    half = dtype in (torch.float16, torch.bfloat16)
+    name = str(dtype).removeprefix("torch.")
+    if precision == "inplace" and half:
+        drift = measure_drift(dtype, perturbation_scale)
+        raise ValueError(
+            f"precision=inplace with {name} weights: perturbing and restoring rounds, and "
+            f"{DRIFT_STEPS} steps without any update move weights of spread {DRIFT_SPREAD} by "
+            f"{drift:.1%} of that spread at perturbation_scale={perturbation_scale:g} (just "
+            "measured). Choose precision=master, which keeps θ in fp32 and does not drift, or "
+            "ask for the drift by name with precision=inplace_half"
+        )
+    if precision == "inplace_half" and not half:
+        raise ValueError(f"precision=inplace_half is for half precision, got {name} weights")
+
+
+DRIFT_STEPS = 1000
+DRIFT_SPREAD = 0.03
+"""Standard deviation of a language model's weights, roughly."""
+
+
+def measure_drift(
+    dtype: torch.dtype, perturbation_scale: float, num_steps: int = DRIFT_STEPS
+) -> float:
+    """How far perturbing in place, without any update, moves weights.
+
+    Args:
+        dtype: Of 4096 weights drawn from N(0, .03²).
+        perturbation_scale: ε of MeZO's steps: +ε·u, −2ε·u, +ε·u.
+        num_steps: How many of them.
+
+    Returns:
+        Root mean square of the movement, relative to that of the weights.
+    """
+    generator = torch.Generator().manual_seed(0)
+    start = (DRIFT_SPREAD * torch.randn(4096, generator=generator)).to(dtype)
+    weights = InPlaceWeights([nn.Parameter(start.clone())], Gaussian())
+    for step in range(num_steps):
+        key = derive_key(0, "directions", step)
+        weights.retrace_(key, [(perturbation_scale,), (-perturbation_scale,)])
+    moved = weights.working.double() - start.double()
+    return float(moved.norm() / start.double().norm())
+
+
+def pair(a: Factors, b: Factors) -> Iterator[tuple[float, float]]:
+    """Factors of two kinds tensor by tensor; a single one stands for all tensors."""
+    length = max(len(a), len(b))
+    return zip(a * (length // len(a)), b * (length // len(b)), strict=True)
+
+
+def _difference(stop: Factors, start: Factors) -> Factors:
+    return tuple(a - b for a, b in pair(stop, start))

@@ -74,9 +74,9 @@ class Workspace:
         with contextlib.ExitStack() as stack:
             if tuning.changes_base_model:
                 stack.callback(self._forget_model)
-            parameters = stack.enter_context(tuning.attach(loaded.model, options.training.seed))
+            attached = stack.enter_context(tuning.attach(loaded.model, options.training.seed))
             losses = self._losses(stack, options, loaded, splits)
-            yield Bench(list(parameters.values()), losses["train"], losses["dev"])
+            yield Bench(list(attached.parameters.values()), losses["train"], losses["dev"])
 
     def first_metrics(self, options: TrialOptions, bench: Bench) -> Metrics:
         """Dev metrics before any update; evaluated once for trials that start alike."""

@@ -31,8 +31,8 @@ class TrialCost:
 
     Attributes:
         forward_passes: The whole budget.
-        memory_gib: The process, the weights, the master copy of the trainable ones, and the
-            activations of a batch.
+        memory_gib: The process, the weights, the fp32 copies of the trainable ones (master,
+            momentum), and the activations of a batch.
         device_s: Seconds of one device (a GPU, or the trial's CPU threads).
     """
 
@@ -41,12 +41,12 @@ class TrialCost:
     device_s: float
 
 
-def estimate_trial(options: TrialOptions, step_s: float | None = None) -> TrialCost:
-    """Cost of a trial from sizes alone, or from a measured duration of its step.
+def estimate_trial(options: TrialOptions, forward_pass_s: float | None = None) -> TrialCost:
+    """Cost of a trial from sizes alone, or from a measured duration of its forward pass.
 
     The arithmetic of a forward pass is 2 · parameters · tokens, at the task's full length; with
     the last k layers only their share of the parameters computes. Three passes over the
-    trainable weights are added for each direction.
+    trainable weights for each pair of forward passes are added.
     """
     model, training = options.model, options.training
     layers = options.tuning.last_layers or model.num_layers
@@ -57,14 +57,15 @@ def estimate_trial(options: TrialOptions, step_s: float | None = None) -> TrialC
     width = BYTES[model.dtype]
     tokens = training.batch_size * options.task.max_length
     activations = tokens * model.hidden_size * 16 * width
-    memory = (model.num_parameters * width + trainable * 4 + activations) / GIB
+    copies = options.momentum.num_copies + (training.precision == "master")
+    memory = (model.num_parameters * width + trainable * 4 * copies + activations) / GIB
     memory += PROCESS_GIB[training.device]
-    if step_s is None:
+    if forward_pass_s is None:
         rate = FLOPS_PER_S[training.device] * (training.threads if training.device == "cpu" else 1)
-        forward_s = 2 * model.num_parameters * share * tokens / rate
-        pass_s = trainable * 12 / MEMORY_BYTES_PER_S[training.device]
-        step_s = training.forward_passes_per_step * forward_s + 3 * training.num_directions * pass_s
-    return TrialCost(training.forward_passes, memory, step_s * training.num_steps)
+        noise_s = trainable * 12 / MEMORY_BYTES_PER_S[training.device]
+        forward_pass_s = 2 * model.num_parameters * share * tokens / rate + 1.5 * noise_s
+    passes = options.num_steps * options.forward_passes_per_step
+    return TrialCost(training.forward_passes, memory, forward_pass_s * passes)
 
 
 def smallest_detectable_effect(num_seeds: int, sd: float, power: float = 0.8) -> float | None:
@@ -103,10 +104,10 @@ def summarise(
     rule: HalvingRule,
     num_arms: int,
     num_seeds: int,
-    step_s: float | None = None,
+    forward_pass_s: float | None = None,
 ) -> dict[str, Any]:
     """The plan's cost as it stands in plan.json."""
-    costs = [estimate_trial(options, step_s) for options in trials]
+    costs = [estimate_trial(options, forward_pass_s) for options in trials]
     shares = [
         _expected_share(o.training.nominal_rungs, rule, len(trials), num_arms) for o in trials
     ]
@@ -114,8 +115,8 @@ def summarise(
     effect = smallest_detectable_effect(num_seeds, PAIRED_SD_POINTS)
     unit = "GPU" if device == "cuda" else "CPU slot"
     basis = (
-        f"a measured step of {step_s:.2f} s"
-        if step_s
+        f"a measured forward pass of {forward_pass_s:.2f} s"
+        if forward_pass_s
         else f"{FLOPS_PER_S[device]:.1e} FLOP/s per {'GPU' if device == 'cuda' else 'CPU thread'} "
         "and sequences of full length; evaluation not counted"
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import kerzoo
-from kerzoo.identity import trial_id
+from kerzoo.identity import signature, trial_id
 from kerzoo.options import TrialOptions
 from kerzoo.records import TrialFolder, TrialSpec, timestamp, write_json
 from sweeps import cost, schema
@@ -112,6 +112,7 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
             f"baseline: no cell has the arm {sweep.baseline!r}; arms here: "
             + ", ".join(sorted({spec.arm for spec, _ in entries}))
         )
+    listed = [_list_cell(c, *entry) for c, entry in zip(cells, entries, strict=True)]
     content = {
         "schema_version": SCHEMA_VERSION,
         "name": sweep.name,
@@ -130,10 +131,8 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         "fixed": _fixed(options),
         "factors": factors_of(cells),
         "baseline": sweep.baseline,
-        "cells": [
-            {"values": cell, "trial_id": spec.trial_id, "arm": spec.arm}
-            for cell, (spec, _) in zip(cells, entries, strict=True)
-        ],
+        "cells": listed,
+        "aliases": find_aliases(listed),
         "trials": [dataclasses.asdict(spec) for spec in specs],
         "cost": summarise(options, specs, sweep.scheduler.rule),
         "preparation": {},
@@ -142,16 +141,27 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
     return Plan(sweep, folder, specs, options, content)
 
 
+def find_aliases(cells: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Groups of arms that do the same up to the learning rate, cell by cell."""
+    signatures: dict[str, set[str]] = {}
+    for cell in cells:
+        signatures.setdefault(cell["arm"], set()).add(cell["signature"])
+    groups: dict[frozenset[str], list[str]] = {}
+    for arm in sorted(signatures):
+        groups.setdefault(frozenset(signatures[arm]), []).append(arm)
+    return [arms for arms in groups.values() if len(arms) > 1]
+
+
 def summarise(
     options: Sequence[TrialOptions],
     specs: Sequence[TrialSpec],
     rule: HalvingRule,
-    step_s: float | None = None,
+    forward_pass_s: float | None = None,
 ) -> dict[str, Any]:
     """Cost of some trials of a plan, from sizes or from a measured step."""
     seeds = {o.training.seed for o in options}
     arms = {spec.arm for spec in specs}
-    return cost.summarise(options, rule, len(arms), len(seeds), step_s)
+    return cost.summarise(options, rule, len(arms), len(seeds), forward_pass_s)
 
 
 def check_same_study(plan: Plan) -> None:
@@ -179,16 +189,16 @@ def check_same_study(plan: Plan) -> None:
 
 
 def recall_preparation(plan: Plan) -> None:
-    """Take over what an earlier start in the same folder measured, the duration of a step first."""
+    """Take over what an earlier start in the same folder measured."""
     path = plan.folder / "plan.json"
     if plan.sweep.fresh or not path.exists():
         return
     preparation = json.loads(path.read_text()).get("preparation") or {}
-    if "step_s" in preparation:
-        step_s = float(preparation["step_s"])
+    if "forward_pass_s" in preparation:
+        forward_pass_s = float(preparation["forward_pass_s"])
         plan.content["preparation"] = preparation
         plan.content["cost"] = summarise(
-            plan.options, plan.specs, plan.sweep.scheduler.rule, step_s
+            plan.options, plan.specs, plan.sweep.scheduler.rule, forward_pass_s
         )
 
 
@@ -226,6 +236,15 @@ def _compose_cell(base: Composed, cell: Cell) -> tuple[TrialSpec, TrialOptions]:
         command=shlex.join(["python", "-m", "sweeps.trial", *overrides]),
     )
     return spec, options
+
+
+def _list_cell(cell: Cell, spec: TrialSpec, options: TrialOptions) -> dict[str, Any]:
+    return {
+        "values": cell,
+        "trial_id": spec.trial_id,
+        "arm": spec.arm,
+        "signature": signature(options, spec.config),
+    }
 
 
 def _identify(config: dict[str, Any], options: TrialOptions) -> str:

@@ -135,23 +135,23 @@ def prepare(plan: Plan, console: Console) -> int:
     if result.returncode:
         return result.returncode if result.returncode in (2, 130) else 1
     times = json.loads(result.stdout.splitlines()[-1])
-    costs = summarise(plan.options, plan.specs, plan.sweep.scheduler.rule, times["step_s"])
+    costs = summarise(plan.options, plan.specs, plan.sweep.scheduler.rule, times["forward_pass_s"])
     plan.write(preparation=times, cost=costs)
     console.print(
         f"Prepared: model {times['model_s']:.0f} s, data and cache {times['cache_s']:.0f} s, "
-        f"one step takes {times['step_s']:.2f} s."
+        f"one forward pass takes {times['forward_pass_s']:.2f} s."
     )
     return 0
 
 
 def announce(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
     """Say how long it will take, and whether that is within the time budget."""
-    step_s = plan.content["preparation"].get("step_s")
-    if step_s is None:
+    forward_pass_s = plan.content["preparation"].get("forward_pass_s")
+    if forward_pass_s is None:
         return
     chosen = {spec.trial_id for spec in pending}
     options = [o for s, o in zip(plan.specs, plan.options, strict=True) if s.trial_id in chosen]
-    hours = summarise(options, pending, plan.sweep.scheduler.rule, step_s)
+    hours = summarise(options, pending, plan.sweep.scheduler.rule, forward_pass_s)
     cpus = plan.sweep.cluster.num_cpus or os.cpu_count() or 1
     slots = max(1, min(len(pending), cpus // options[0].training.threads))
     seconds = hours["device_hours_expected"] * 3600 / slots

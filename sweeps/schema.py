@@ -18,6 +18,10 @@ GROUPS = (
     "kernel",
     "bandwidth",
     "perturbation",
+    "clipping",
+    "momentum",
+    "learning_rate_schedule",
+    "perturbation_scale_schedule",
     "tuning",
     "training",
     "search",
@@ -27,7 +31,7 @@ GROUPS = (
 )
 """Configuration groups: one folder of conf/ each."""
 
-TRIAL_GROUPS = GROUPS[:8]
+TRIAL_GROUPS = GROUPS[:12]
 """The groups that decide what a trial is; the others decide how the sweep is run."""
 
 
@@ -159,6 +163,10 @@ class SweepConfig:
     kernel: dict[str, Any] = MISSING
     bandwidth: dict[str, Any] = MISSING
     perturbation: dict[str, Any] = MISSING
+    clipping: dict[str, Any] = MISSING
+    momentum: dict[str, Any] = MISSING
+    learning_rate_schedule: dict[str, Any] = MISSING
+    perturbation_scale_schedule: dict[str, Any] = MISSING
     tuning: dict[str, Any] = MISSING
     training: dict[str, Any] = MISSING
     search: SearchOptions = dataclasses.field(default_factory=lambda: SearchOptions("grid"))

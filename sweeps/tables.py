@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -28,8 +27,9 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(f"  {factor}: {listed}", soft_wrap=True)
     if plan.sweep.plan_only and len(content["cells"]) <= CELLS_SHOWN:
         console.print(_cells(plan))
-    for group in find_aliases(content["cells"]):
-        console.print(f"  same numbers, run once: {' = '.join(group)}", soft_wrap=True)
+    for group in content["aliases"]:
+        names = " = ".join(group)
+        console.print(f"  the same up to the learning rate: {names}", soft_wrap=True)
     effect = cost["smallest_detectable_effect"]
     seen = "none" if effect is None else f"{effect:.1f}"
     device_s = cost["device_hours"] * 3600
@@ -97,15 +97,6 @@ def _figures(rows: list[Row]) -> list[str]:
         f"{last['dev_accuracy']:.3f}",
         f"{last['dev_accuracy'] - first['dev_accuracy']:+.3f}",
     ]
-
-
-def find_aliases(cells: list[dict[str, Any]]) -> list[list[str]]:
-    """Groups of arms whose cells are the same trials."""
-    arms = defaultdict(set)
-    for cell in cells:
-        arms[cell["trial_id"]].add(cell["arm"])
-    groups = {tuple(sorted(names)) for names in arms.values() if len(names) > 1}
-    return [list(group) for group in sorted(groups)]
 
 
 def _arms(plan: Plan) -> Table:

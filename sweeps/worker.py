@@ -14,8 +14,8 @@ from typing import Any
 
 from ray import tune
 
+from kerzoo.attempt import run_trial
 from kerzoo.records import StaleAttemptError, TrialFolder, TrialSpec
-from kerzoo.training import run_trial
 from kerzoo.workspace import Workspace
 
 REPORTED = ("rung", "step", "forward_passes", "dev_loss", "diverged")

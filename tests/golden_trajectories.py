@@ -17,14 +17,17 @@ import torch
 from tiny_trials import FULL, LORA_LAST, created, trial_config, trial_spec, write_sst2
 
 from kerzoo import METHOD_VERSION
-from kerzoo.training import run_trial
+from kerzoo.attempt import run_trial
+from kerzoo.identity import METHOD_PARTS
+from kerzoo.options import TrialOptions
 from kerzoo.trajectory import read_trajectory
 from kerzoo.workspace import Workspace
 from sweeps.compose import CONF, compose
 
 FOLDER = Path(__file__).parent / "golden"
 LEARNING_RATE = 0.02
-PARTS = ("kernel", "bandwidth", "perturbation")
+NUMBERS = ("num_directions", "r_scope", "precision")
+NUM_STEPS = 5
 
 
 def cases() -> dict[str, dict[str, Any]]:
@@ -33,19 +36,26 @@ def cases() -> dict[str, dict[str, Any]]:
     chosen = {arm: _parts(f"arm={arm}") for arm in arms}
     half = _parts("arm=legendre4", "bandwidth=half")
     chosen["legendre4-half-lora_last"] = half | {"tuning": LORA_LAST}
-    linear = _parts("arm=kerzoo_paper", "bandwidth=linear")
-    chosen["kerzoo_paper-linear-3_directions"] = linear | {"num_directions": 3}
+    linear = _parts("arm=kerzoo_paper", "bandwidth=linear", "training.num_directions=3")
+    chosen["kerzoo_paper-linear-3_directions"] = linear
+    for perturbation in ("sphere", "rademacher"):
+        chosen[f"mezo-{perturbation}"] = _parts("arm=mezo", f"perturbation={perturbation}")
+    for momentum in ("buffer", "replay", "coupled_copy"):
+        chosen[f"mezo-{momentum}"] = _parts("arm=mezo", f"momentum={momentum}")
+    decayed = _parts("arm=mezo", "learning_rate_schedule=cosine", "training.precision=inplace")
+    chosen["mezo-cosine-inplace-weight_decay"] = decayed | {"weight_decay": 0.1}
     chosen["mezo-full"] = _parts("arm=mezo") | {"tuning": FULL, "learning_rate": 1e-4}
     return chosen
 
 
 def run_case(changes: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Run five steps and return what is stored of them."""
-    changes = {"learning_rate": LEARNING_RATE, "num_directions": 1} | changes
-    budget = 10 * changes["num_directions"]
     config = trial_config(
-        write_sst2(folder / "sst2"), **changes, forward_passes=budget, rungs=[1.0]
+        write_sst2(folder / "sst2"), **{"learning_rate": LEARNING_RATE, "rungs": [1.0]} | changes
     )
+    config["training"]["forward_passes"] = 12  # a first step of whatever length
+    per_step = TrialOptions.from_config(config).forward_passes_per_step
+    config["training"]["forward_passes"] = NUM_STEPS * per_step
     spec = trial_spec(config)
     trial = created(folder, spec)
     rows = list(run_trial(spec, trial, Workspace()))
@@ -53,15 +63,15 @@ def run_case(changes: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "method_version": METHOD_VERSION,
         "dev_losses": [row["dev_loss"] for row in rows],
-        "radii": [r for step in steps for r in step.radii],
-        "updates": [u for step in steps for u in step.updates],
         "losses": [loss for step in steps for loss in step.losses],
     }
 
 
 def _parts(*overrides: str) -> dict[str, Any]:
     config = compose(overrides).config
-    return {part: config[part] for part in PARTS}
+    parts = {part: config[part] for part in METHOD_PARTS if part != "tuning"}
+    numbers = {name: config["training"][name] for name in NUMBERS}
+    return {**parts, "bandwidth": config["bandwidth"], **numbers}
 
 
 def main() -> None:

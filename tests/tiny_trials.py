@@ -46,6 +46,21 @@ TUNINGS = {"lora": LORA, "lora_last2": LORA_LAST, "full": FULL, "full_last2": FU
 MEZO = {"_target_": "kerzoo.kernels.ConstantKernel"}
 LEGENDRE4 = {"_target_": "kerzoo.kernels.PolynomialKernel", "density": "uniform", "order": 4}
 
+MODEL = {
+    "_target_": "kerzoo.models.TinyOpt",
+    "name": "opt-tiny",
+    "dtype": "float32",
+    "num_parameters": 77_664,
+    "num_layers": 4,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "num_positions": 64,
+    "init_std": 0.1,
+    "seed": 0,
+    "path": None,
+}
+CONSTANT = {"_target_": "kerzoo.schedules.ConstantSchedule"}
+
 
 def write_sst2(folder: Path) -> Path:
     """Write `stsa.binary.train` and `stsa.binary.dev`; every sentence differs from all others."""
@@ -67,19 +82,7 @@ def trial_config(data_dir: Path | str, **changes: Any) -> dict[str, Any]:
     """A resolved configuration; a change is a whole part, or a key of `training`."""
     config: dict[str, Any] = {
         "arm": {"name": "mezo", "description": "for tests"},
-        "model": {
-            "_target_": "kerzoo.models.TinyOpt",
-            "name": "opt-tiny",
-            "dtype": "float32",
-            "num_parameters": 77_664,
-            "num_layers": 4,
-            "hidden_size": 32,
-            "num_heads": 4,
-            "num_positions": 64,
-            "init_std": 0.1,
-            "seed": 0,
-            "path": None,
-        },
+        "model": MODEL,
         "task": {
             "_target_": "kerzoo.tasks.ClassificationTask",
             "name": "sst2",
@@ -99,11 +102,16 @@ def trial_config(data_dir: Path | str, **changes: Any) -> dict[str, Any]:
         },
         "kernel": LEGENDRE4,
         "bandwidth": {
-            "_target_": "kerzoo.schedules.ConstantBandwidth",
+            "_target_": "kerzoo.schedules.Bandwidth",
             "half_width": 1.0,
+            "schedule": CONSTANT,
             "rescale": True,
         },
         "perturbation": {"_target_": "kerzoo.noise.Gaussian"},
+        "clipping": {"_target_": "kerzoo.clipping.NoClipping"},
+        "momentum": {"_target_": "kerzoo.momentum.NoMomentum"},
+        "learning_rate_schedule": CONSTANT,
+        "perturbation_scale_schedule": CONSTANT,
         "tuning": LORA,
         "training": {
             "learning_rate": 0.01,
@@ -113,6 +121,9 @@ def trial_config(data_dir: Path | str, **changes: Any) -> dict[str, Any]:
             "batch_size": 8,
             "seed": 0,
             "num_directions": 1,
+            "r_scope": "step",
+            "weight_decay": 0.0,
+            "precision": "master",
             "threads": 1,
             "device": "cpu",
         },

@@ -63,7 +63,7 @@ def test_a_sweep_ends_with_everything_that_it_promises(undisturbed: tuple[Path, 
     assert len(plan["trials"]) == 4
     assert set(statuses(folder).values()) == {"finished"}
     assert set(statuses(folder)) == {trial["trial_id"] for trial in plan["trials"]}
-    assert plan["preparation"]["step_s"] > 0
+    assert plan["preparation"]["forward_pass_s"] > 0
     assert not (folder / "events.jsonl").exists()  # fifo decides nothing
     assert (folder / "report" / "report.html").stat().st_size > 10_000
     assert list((folder / "report" / "tables").glob("*.csv"))

@@ -47,7 +47,8 @@ def test_the_loss_is_that_of_the_whole_model_also_after_the_last_layers_moved(
     generator = torch.Generator().manual_seed(0)
     by_length = split.order_by_length()
     batches = [by_length[:1], by_length[-1:], by_length[::5], by_length[20:30], [3, 0, 59]]
-    with build(node).attach(loaded.model, 0) as parameters:
+    with build(node).attach(loaded.model, 0) as attached:
+        parameters = attached.parameters
         for parameter in parameters.values():
             parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=scale)
         whole = LabelWordLoss(loaded, split)

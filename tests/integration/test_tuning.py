@@ -41,14 +41,16 @@ def estimated(tuning: Tuning, loaded: LoadedModel) -> int:
 
 def test_full_tuning_moves_every_parameter_once(loaded: LoadedModel) -> None:
     tuning = build(FULL)
-    with tuning.attach(loaded.model, 0) as parameters:
+    with tuning.attach(loaded.model, 0) as attached:
+        parameters = attached.parameters
         assert list(parameters) == [name for name, _ in loaded.model.named_parameters()]
         assert number_of(parameters) == estimated(tuning, loaded)
 
 
 def test_full_tuning_of_the_last_layers_moves_exactly_those(loaded: LoadedModel) -> None:
     tuning = build(FULL_LAST)
-    with tuning.attach(loaded.model, 0) as parameters:
+    with tuning.attach(loaded.model, 0) as attached:
+        parameters = attached.parameters
         layers = decoder_layers(loaded.model)
         expected = {id(p) for layer in layers[-2:] for p in layer.parameters()}
         assert {id(p) for p in parameters.values()} == expected
@@ -63,7 +65,8 @@ def test_lora_moves_the_adapters_of_its_layers_alone(
 ) -> None:
     tuning = build(node)
     count = estimated(tuning, loaded)
-    with tuning.attach(loaded.model, 0) as parameters:
+    with tuning.attach(loaded.model, 0) as attached:
+        parameters = attached.parameters
         assert all(".lora_A." in name or ".lora_B." in name for name in parameters)
         layers = {int(name.split(".layers.")[1].split(".")[0]) for name in parameters}
         assert layers == adapted
@@ -76,7 +79,8 @@ def test_the_order_of_parameters_is_the_same_at_every_attachment(
 ) -> None:
     orders = []
     for seed in (0, 1):
-        with tuning.attach(loaded.model, seed) as parameters:
+        with tuning.attach(loaded.model, seed) as attached:
+            parameters = attached.parameters
             orders.append(list(parameters))
     assert orders[0] == orders[1]
 
@@ -91,7 +95,8 @@ def test_at_step_0_the_model_is_exactly_the_base_model(
 
 
 def values_of_a(loaded: LoadedModel, seed: int, node: dict[str, Any] = LORA) -> torch.Tensor:
-    with build(node).attach(loaded.model, seed) as parameters:
+    with build(node).attach(loaded.model, seed) as attached:
+        parameters = attached.parameters
         assert all(not p.any() for name, p in parameters.items() if ".lora_B." in name)
         a = [p.detach().flatten() for name, p in parameters.items() if ".lora_A." in name]
         return torch.cat(a).clone()
@@ -136,7 +141,8 @@ def test_taking_lora_out_restores_the_base_model_bit_for_bit(
     scores = LabelWordLoss(loaded, split).scores([0, 1, 2])
 
     def train() -> None:
-        with build(node).attach(loaded.model, 0) as parameters:
+        with build(node).attach(loaded.model, 0) as attached:
+            parameters = attached.parameters
             for parameter in parameters.values():
                 parameter.data.fill_(0.1)
             assert not torch.equal(LabelWordLoss(loaded, split).scores([0, 1, 2]), scores)
@@ -197,7 +203,8 @@ def test_more_layers_than_the_model_has_are_refused(loaded: LoadedModel, tuning:
 
 
 def test_all_layers_may_be_the_last_ones(loaded: LoadedModel) -> None:
-    with FullTuning(last_layers=LAYERS).attach(loaded.model, 0) as parameters:
+    with FullTuning(last_layers=LAYERS).attach(loaded.model, 0) as attached:
+        parameters = attached.parameters
         names = {name.split(".layers.")[-1].split(".")[0] for name in parameters}
     assert names == {"0", "1", "2", "3"}
 

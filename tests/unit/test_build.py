@@ -8,7 +8,7 @@ import pytest
 
 from kerzoo.build import build
 from kerzoo.kernels import ConstantKernel, PolynomialKernel
-from kerzoo.schedules import ConstantBandwidth
+from kerzoo.schedules import Bandwidth
 
 LEGENDRE4 = {"_target_": "kerzoo.kernels.PolynomialKernel", "density": "uniform", "order": 4}
 
@@ -19,8 +19,8 @@ def test_a_target_becomes_an_instance_with_the_other_keys_as_arguments() -> None
 
 
 def test_keys_that_have_a_default_may_be_left_out() -> None:
-    node = {"_target_": "kerzoo.schedules.ConstantBandwidth", "half_width": 0.5}
-    assert build(node) == ConstantBandwidth(0.5, rescale=True)
+    node = {"_target_": "kerzoo.schedules.Bandwidth", "half_width": 0.5}
+    assert build(node) == Bandwidth(0.5, rescale=True)
 
 
 @pytest.mark.parametrize("node", [3, 0.5, "text", None, True, [], {}, [1, {"a": [2, None]}]])

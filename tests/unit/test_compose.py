@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.compose import ConfigError, compose, format_override, parse_overrides
+from sweeps.compose import CONF, ConfigError, compose, format_override, parse_overrides
 from sweeps.plan import Plan, make_plan
 
 QUICK = ("+sweep=quickstart", "model=opt-tiny")
 
-KERNELS = "constant, legendre2, legendre4, legendre6, legendre8"
-ARMS = "kerzoo_paper, legendre2, legendre4, legendre6, legendre8, mezo"
+KERNELS, ARMS = (
+    ", ".join(sorted(path.name.removesuffix(".yaml") for path in (CONF / group).glob("*.yaml")))
+    for group in ("kernel", "arm")
+)
 
 WRONG_INPUTS = {
     "unknown kernel": (["kernel=legendre5"], ["kernel: no option 'legendre5'", KERNELS]),

@@ -82,9 +82,9 @@ def test_more_power_needs_a_larger_effect() -> None:
     assert effects == sorted(effects)
 
 
-def test_a_measured_step_decides_the_duration() -> None:
+def test_a_measured_forward_pass_decides_the_duration() -> None:
     options = options_of("training.forward_passes=144")
-    assert cost.estimate_trial(options, step_s=0.5).device_s == pytest.approx(72 * 0.5)
+    assert cost.estimate_trial(options, forward_pass_s=0.5).device_s == pytest.approx(144 * 0.5)
     assert cost.estimate_trial(options).forward_passes == 144
 
 
@@ -97,14 +97,14 @@ def test_cached_layers_cost_less_and_full_tuning_needs_more_memory() -> None:
 
 def test_a_plans_cost_adds_up_its_trials() -> None:
     trials = [options_of("training.forward_passes=144"), options_of("training.forward_passes=288")]
-    summary = cost.summarise(trials, HalvingRule(2.0), num_arms=1, num_seeds=1, step_s=0.25)
+    summary = cost.summarise(trials, HalvingRule(2.0), num_arms=1, num_seeds=1, forward_pass_s=0.25)
     assert summary["trials"] == 2
     assert summary["forward_passes"] == 432
     assert summary["forward_passes_per_trial"] == 288
     assert 432 * 0.4 < summary["forward_passes_expected"] < 432
-    assert summary["device_hours"] == pytest.approx((72 + 144) * 0.25 / 3600)
+    assert summary["device_hours"] == pytest.approx(432 * 0.25 / 3600)
     share = summary["forward_passes_expected"] / 432
-    assert summary["device_hours_expected"] == pytest.approx(216 * 0.25 / 3600 * share, rel=1e-2)
+    assert summary["device_hours_expected"] == pytest.approx(432 * 0.25 / 3600 * share, rel=1e-2)
     assert summary["device"] == "cpu"
 
 

@@ -11,7 +11,7 @@ from tiny_trials import LORA, MEZO, trial_config
 
 from kerzoo.kernels import ConstantKernel, PolynomialKernel
 from kerzoo.options import PARTS, TrainingOptions, TrialOptions
-from kerzoo.schedules import ConstantBandwidth
+from kerzoo.schedules import Bandwidth
 
 CONFIG = trial_config("no/such/folder")
 MISSING = object()
@@ -38,7 +38,7 @@ def training(**changes: Any) -> TrainingOptions:
 def test_a_configuration_becomes_objects_and_reads_no_data() -> None:
     built = options({})
     assert built.kernel == PolynomialKernel("uniform", 4)
-    assert built.bandwidth == ConstantBandwidth(1.0)
+    assert built.bandwidth == Bandwidth(1.0)
     assert built.training.rungs == (0.25, 0.5, 1.0)
 
 
@@ -149,9 +149,39 @@ def test_nominal_rungs_are_fractions_of_the_budget(
 
 
 def test_a_step_costs_two_passes_a_direction_and_only_whole_steps_count() -> None:
-    three = training(num_directions=3, forward_passes=50, rungs=[1.0])
-    assert three.forward_passes_per_step == 6
-    assert three.num_steps == 8
+    budget = {"training.forward_passes": 50, "training.rungs": [1.0]}
+    three = options(budget | {"training.num_directions": 3})
+    assert (three.forward_passes_per_step, three.num_steps) == (6, 8)
+    richardson = {"_target_": "kerzoo.kernels.RichardsonKernel", "order": 4}
+    four = options(budget | {"kernel": richardson})
+    assert (four.forward_passes_per_step, four.num_steps) == (4, 12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training.r_scope": "layer"}, r"^training\.r_scope must be step or tensor, got 'layer'"),
+        ({"training.precision": "half"}, r"^training\.precision must be master, inplace or "),
+        ({"training.weight_decay": -0.1}, r"^training\.weight_decay must be a number ≥ 0"),
+        (
+            {"training.precision": "inplace", "model.dtype": "bfloat16"},
+            r"^training\.precision=inplace with bfloat16 .* just measured.*precision=inplace_half",
+        ),
+        ({"training.precision": "inplace_half"}, r"^training\.precision=inplace_half is for half"),
+        (
+            {
+                "training.weight_decay": 0.1,
+                "momentum": {"_target_": "kerzoo.momentum.CoupledCopy"},
+            },
+            r"^training\.weight_decay must be 0 with CoupledCopy",
+        ),
+    ],
+)
+def test_methods_that_cannot_be_are_refused_before_any_work(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        options(changes)
 
 
 @pytest.mark.parametrize("name", [*PARTS, "training"])

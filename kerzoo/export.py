@@ -1,0 +1,238 @@
+"""`python -m kerzoo.export`: a trial's weights as an ordinary Hugging Face folder.
+
+Nothing but the configuration in trial.json, the log of the steps and the model that the trial
+began with is needed: the steps are replayed, which takes no forward pass and gives the weights
+bit for bit (on the same type of machine).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kerzoo import METHOD_VERSION
+from kerzoo.identity import trial_id
+from kerzoo.models import HubModel, LoadedModel, ModelSource
+from kerzoo.options import TrialOptions
+from kerzoo.progress import Progress, ProgressBars, no_progress
+from kerzoo.records import Row, TrialFolder, write_json
+from kerzoo.trajectory import StepRecord, read_trajectory
+from kerzoo.tuning import Attached
+from kerzoo.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+KINDS = {
+    "model": "the whole model; load it with AutoModelForCausalLM.from_pretrained(DIR)",
+    "adapters": "the adapters alone, and where their base is; "
+    "load both with AutoPeftModelForCausalLM.from_pretrained(DIR)",
+    "adapters without base": "the adapters alone, of a model that was made from a config and "
+    "lies nowhere; --merge writes a whole model, or make the base as kerzoo.json says and then "
+    "PeftModel.from_pretrained(base, DIR)",
+}
+"""What a folder can hold, in words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A trial's weights after some of its steps.
+
+    Attributes:
+        folder: The trial.
+        row: The evaluation of these weights.
+    """
+
+    folder: TrialFolder
+    row: Row
+
+
+def find_checkpoint(results: Path, trial: str = "best", step: int | None = None) -> Checkpoint:
+    """The checkpoint that dev chose, of one trial or of all.
+
+    Args:
+        results: results/NAME.
+        trial: A trial's id, or "best" for all trials.
+        step: An evaluated step, 0 for the untouched model; None for the one of lowest dev loss
+            after the first update, the earlier of equal ones.
+
+    Raises:
+        ValueError: If there is no such trial, or no such step was evaluated.
+    """
+    paths = sorted(path.parent for path in (results / "trials").glob("*/trial.json"))
+    if trial != "best":
+        paths = [path for path in paths if path.name == trial]
+    if not paths:
+        wanted = "no trial" if trial == "best" else f"no trial {trial}"
+        raise ValueError(f"{results}: {wanted} here; name a results folder that sweep.py wrote")
+    rows = [(TrialFolder(path), row) for path in paths for row in TrialFolder(path).rows()]
+    evaluated = [(folder, row) for folder, row in rows if not row["diverged"]]
+    if step is not None:
+        steps = sorted({row["step"] for _, row in evaluated})
+        evaluated = [(folder, row) for folder, row in evaluated if row["step"] == step]
+        if not evaluated:
+            raise ValueError(f"--step {step}: not evaluated; these were: {steps}")
+    else:
+        evaluated = [(folder, row) for folder, row in evaluated if row["step"] > 0]
+    if not evaluated:
+        raise ValueError(
+            f"{results}: nothing was evaluated after an update yet, so there is nothing to choose"
+        )
+    return Checkpoint(*min(evaluated, key=lambda found: (found[1]["dev_loss"], found[1]["step"])))
+
+
+def export(
+    checkpoint: Checkpoint, out: Path, merge: bool = False, progress: Progress = no_progress
+) -> str:
+    """Write the checkpoint's model, or its adapters alone, the tokenizer and kerzoo.json.
+
+    Args:
+        checkpoint: What to rebuild.
+        out: A folder that does not exist yet, or is empty. It appears when all is written.
+        merge: Whether adapters are added to the base model's weights, which gives a whole model.
+        progress: Told about the replay.
+
+    Returns:
+        What the folder holds, a key of `KINDS`.
+
+    Raises:
+        ValueError: If the folder is not empty, the trial ran with another version of the method
+            or on a device that is not here, its log ends too early, or model and data are not
+            those that it ran with.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out {out}: must be new or an empty folder; nothing is overwritten")
+    content = checkpoint.folder.read()
+    options = _read_options(checkpoint.folder.path, content)
+    steps = _read_steps(checkpoint)
+    torch.set_num_threads(options.training.threads)
+    loaded = Workspace(progress=progress).load(options)
+    with options.tuning.attach(loaded.model, options.training.seed) as attached:
+        optimizer = options.optimizer(attached.parameters.values())
+        for record in steps:
+            optimizer.replay(record.losses)
+            progress("replaying", record.step + 1, len(steps))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+            folder = Path(temporary) / out.name
+            kind = _save(attached, loaded, options.model, folder, merge)
+            about = {key: content[key] for key in ("trial_id", "arm", "config", "method_version")}
+            about |= {"row": checkpoint.row, "holds": kind, "base": loaded.revision}
+            write_json(folder / "kerzoo.json", about)
+            os.replace(folder, out)
+    return kind
+
+
+def _read_options(path: Path, content: dict[str, Any]) -> TrialOptions:
+    """The trial's objects, if its log can be replayed here."""
+    version = content.get("method_version", "1 or older")
+    if version != METHOD_VERSION:
+        raise ValueError(
+            f"{path}: ran with method version {version}, and this is {METHOD_VERSION}, which would "
+            "replay its log to other weights; use the kerzoo that ran it"
+        )
+    options = TrialOptions.from_config(content["config"])
+    if options.training.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"{path}: ran on cuda, whose random directions differ from a CPU's, and there is no "
+            "GPU here; export it on a machine that has one"
+        )
+    config, model, data = content["config"], options.model, options.task
+    found = trial_id(config, options.kernel, model.fingerprint(), data.fingerprint())
+    if found != content["trial_id"]:
+        raise ValueError(
+            f"trial {content['trial_id']}: its model or data have changed since it ran (they now "
+            f"make it trial {found}); put back the files that model.path and task.data_dir name"
+        )
+    return options
+
+
+def _read_steps(checkpoint: Checkpoint) -> list[StepRecord]:
+    path = checkpoint.folder.trajectory_path
+    steps, needed = read_trajectory(path), checkpoint.row["step"]
+    if len(steps) < needed:
+        raise ValueError(f"{path}: has {len(steps)} whole steps, and {needed} are needed")
+    return steps[:needed]
+
+
+def _save(
+    attached: Attached, loaded: LoadedModel, source: ModelSource, folder: Path, merge: bool
+) -> str:
+    """Write model or adapters, and tokenizer; returns what was written."""
+    from peft import PeftModel
+
+    model: PreTrainedModel | PeftModel = attached.model
+    loaded.model.config.use_cache = True  # training did without
+    loaded.tokenizer.save_pretrained(folder)
+    if isinstance(model, PeftModel) and not merge:
+        base, revision = _find_base(loaded.model, source)
+        config = model.peft_config["default"]
+        config.base_model_name_or_path, config.revision = base, revision
+        # "auto" would ask the hub for the base model's vocabulary.
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+        return "adapters" if base else "adapters without base"
+    whole: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    whole.save_pretrained(str(folder))
+    return "model"
+
+
+def _find_base(model: PreTrainedModel, source: ModelSource) -> tuple[str | None, str | None]:
+    """What `from_pretrained` finds the base model by, and the revision on the hub."""
+    if source.path is None and isinstance(source, HubModel):
+        return source.hub_id, source.revision
+    path = str(model.name_or_path or "")
+    return (str(Path(path).absolute()), None) if path else (None, None)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kerzoo.export",
+        description="Write a trial's fine-tuned model, or its adapters, as an ordinary Hugging "
+        "Face folder, rebuilt from the log of its steps, which takes no forward pass. The "
+        "checkpoint of lowest dev loss is taken; trials that were stopped or interrupted count.",
+        epilog="Then: AutoModelForCausalLM.from_pretrained(DIR), with adapters "
+        "AutoPeftModelForCausalLM.from_pretrained(DIR). DIR/kerzoo.json says which trial and step "
+        "it is, and its figures. Exit codes: 0 done; 2 something is wrong, and nothing was "
+        "written; 130 interrupted.",
+    )
+    parser.add_argument("results", type=Path, help="results/NAME, written by sweep.py")
+    parser.add_argument(
+        "--trial", default="best", metavar="ID", help="a trial's id; by default the best of all"
+    )
+    parser.add_argument("--step", type=int, metavar="N", help="an evaluated step to take instead")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--merge",
+        action="store_true",
+        help="add adapters to the base model's weights and write the whole model",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        checkpoint = find_checkpoint(options.results, options.trial, options.step)
+        kind = export(checkpoint, options.out, options.merge, ProgressBars())
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was written", file=sys.stderr)
+        return 130
+    row = checkpoint.row
+    print(
+        f"{options.out}: trial {row['trial_id']} ({row['arm']}) after {row['step']} steps, "
+        f"dev loss {row['dev_loss']:.4f}, accuracy {row['dev_accuracy']:.3f}"
+    )
+    print(f"It holds {KINDS[kind].replace('DIR', str(options.out))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
