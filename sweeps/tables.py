@@ -101,7 +101,7 @@ def _figures(rows: list[Row]) -> list[str]:
 
 def _arms(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=True, header_style="bold")
-    for column in ("arm", "trials", "tuning", "trainable", "kernel", "order"):
+    for column in ("arm", "trials", "tuning", "trainable", "kernel", "order", "passes a step"):
         table.add_column(
             column, justify="left" if column in ("arm", "tuning", "kernel") else "right"
         )
@@ -123,6 +123,7 @@ def _arms(plan: Plan) -> Table:
             f"{trainable:,}",
             kernels[arm, tuning],
             str(members[0].kernel.order),
+            str(members[0].forward_passes_per_step),
         )
     return table
 
