@@ -158,7 +158,7 @@ class Attempt:
     def _evaluate(self, rung: int) -> Row:
         start = time.perf_counter()
         if self.history:
-            metrics = evaluate(self.bench.dev)
+            metrics = evaluate(self.bench.dev, self.options.task.binary)
         else:
             metrics = self.workspace.first_metrics(self.options, self.bench)
         self.eval_time_s += time.perf_counter() - start
@@ -201,11 +201,16 @@ class Attempt:
             "eval_time_s": self.eval_time_s,
             "train_loss": self._train_loss() if metrics else None,
             "dev_loss": metrics.loss if metrics else None,
-            "dev_accuracy": metrics.accuracy if metrics else None,
-            **({"dev_auc": metrics.auc if metrics else None} if self.options.task.binary else {}),
+            **self._dev_figures(metrics),
             "diverged": metrics is None,
             "peak_memory_gib": peak_memory_gib(training.device),
         }
+
+    def _dev_figures(self, metrics: Metrics | None) -> dict[str, float | None]:
+        """Accuracy or F1, and AUC where there are two classes."""
+        task = self.options.task
+        names = [task.metric, *(["auc"] if task.binary else [])]
+        return {f"dev_{name}": getattr(metrics, name, None) for name in names}
 
     def _labels(self) -> dict[str, Any]:
         training, choices = self.options.training, self.spec.choices

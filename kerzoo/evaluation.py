@@ -1,13 +1,13 @@
-"""Metrics of a split: loss, accuracy, and AUC where the task is binary."""
+"""Metrics of a split: loss, accuracy or F1, and AUC where the task is binary."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
-from torch.nn import functional as F
 
-from kerzoo.losses import LabelWordLoss
+from kerzoo.losses import AnswerLoss, SplitLoss
 
 BATCH_EXAMPLES = 32
 
@@ -17,29 +17,51 @@ class Metrics:
     """Figures of one split at one point of a run.
 
     Attributes:
-        loss: Mean cross-entropy over the label words, in nats.
-        accuracy: Share of examples whose best label word is the right one; ties go to the
-            lowest label.
+        loss: Mean loss of an example, or of a token where it is a language model's; in nats.
+        accuracy: Share of examples whose best candidate is a right one; ties go to the first.
+            None where answers are generated.
+        f1: Mean F1 of generated answers; None elsewhere.
         auc: Area under the ROC curve of s_1 − s_0, ties counted half; None unless binary with
             both labels present.
     """
 
     loss: float
-    accuracy: float
+    accuracy: float | None
+    f1: float | None
     auc: float | None
 
 
-def evaluate(loss: LabelWordLoss) -> Metrics:
-    """Score a whole split, in an order that is fixed by the lengths of its examples."""
-    order = loss.split.order_by_length()
+@torch.inference_mode()
+def evaluate(loss: SplitLoss, binary: bool = False) -> Metrics:
+    """Judge a whole split, in an order that is fixed by the lengths of its examples.
+
+    Args:
+        loss: The split under an objective that has a gradient.
+        binary: Whether the AUC means something.
+    """
+    order = loss.order_by_length()
     batches = [order[i : i + BATCH_EXAMPLES] for i in range(0, len(order), BATCH_EXAMPLES)]
-    scores = torch.cat([loss.scores(batch).cpu() for batch in batches]).double()
+    if isinstance(loss, AnswerLoss):
+        f1 = [value for batch in batches for value in loss.f1(batch)]
+        return Metrics(_mean_loss(loss, batches), None, math.fsum(f1) / len(f1), None)
+    scores = [row for batch in batches for row in loss.scores(batch).cpu().double()]
+    right = [loss.split.is_right(i, int(s.argmax())) for i, s in zip(order, scores, strict=True)]
     labels = loss.split.labels[order]
-    return Metrics(
-        loss=float(F.cross_entropy(scores, labels)),
-        accuracy=float((scores.argmax(dim=1) == labels).double().mean()),
-        auc=area_under_curve(scores[:, 1] - scores[:, 0], labels) if scores.shape[1] == 2 else None,
-    )
+    if loss.objective == "cross_entropy":
+        losses = [-s.log_softmax(0)[y] for s, y in zip(scores, labels, strict=True)]
+        mean = float(torch.stack(losses).mean())
+    else:
+        mean = _mean_loss(loss, batches)
+    auc = None
+    if binary:
+        auc = area_under_curve(torch.stack([s[1] - s[0] for s in scores]), labels)
+    return Metrics(mean, sum(right) / len(right), None, auc)
+
+
+def _mean_loss(loss: SplitLoss, batches: list[list[int]]) -> float:
+    weights = [loss.weight(batch) for batch in batches]
+    losses = [loss.loss(batch) * weight for batch, weight in zip(batches, weights, strict=True)]
+    return math.fsum(losses) / sum(weights)
 
 
 def area_under_curve(scores: torch.Tensor, labels: torch.Tensor) -> float | None:

@@ -1,10 +1,10 @@
 """Outputs of the frozen layers: computed once per example, kept on disk, shared by all workers.
 
 When only the last k layers move, the layers below give the same output for an example at every
-step of every trial. They are run once over each split, in a fixed order with fixed padding and one
-thread a batch, so that the content depends neither on which trial asked first nor on the number of
-threads; the file is then memory-mapped by everybody. The model runs with the frozen layers
-replaced by the stored outputs.
+step of every trial. They are run once over a split's sequences, in a fixed order with fixed
+padding and one thread a batch, so that the content depends neither on which trial asked first nor
+on the number of threads; the file is then memory-mapped by everybody. The model runs with the
+frozen layers replaced by the stored outputs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import nn
 from kerzoo.assets import cache_folder
 from kerzoo.models import LoadedModel
 from kerzoo.progress import Progress, no_progress
-from kerzoo.tasks import TokenizedSplit
+from kerzoo.tasks.encoding import Sequences
 from kerzoo.tuning import decoder_layers
 
 BATCH_EXAMPLES = 8
@@ -40,21 +40,21 @@ class FrozenOutputs:
     """The frozen layers' outputs for one split, memory-mapped.
 
     Attributes:
-        values: One row per token of the split. Shape: [tokens, hidden].
-        split: The split, whose offsets say which rows belong to which example.
+        values: One row per token. Shape: [tokens, hidden].
+        sequences: Their offsets say which rows belong to which sequence.
     """
 
     values: torch.Tensor
-    split: TokenizedSplit
+    sequences: Sequences
 
     def batch(self, indices: list[int], length: int) -> torch.Tensor:
-        """Outputs of some examples, padded on the right with zeros.
+        """Outputs of some sequences, padded on the right with zeros.
 
         Shape: [len(indices), length, hidden].
         """
         batch = self.values.new_zeros(len(indices), length, self.values.shape[1])
         for row, index in enumerate(indices):
-            start, stop = int(self.split.offsets[index]), int(self.split.offsets[index + 1])
+            start, stop = int(self.sequences.offsets[index]), int(self.sequences.offsets[index + 1])
             batch[row, : stop - start] = self.values[start:stop]
         return batch
 
@@ -100,17 +100,17 @@ def frozen_layers_replaced(model: nn.Module, first: int) -> Iterator[CachedEntry
 def frozen_outputs(
     loaded: LoadedModel,
     fingerprint: str,
-    split: TokenizedSplit,
+    sequences: Sequences,
     first: int,
     num_threads: int = 1,
     progress: Progress = no_progress,
 ) -> FrozenOutputs:
-    """The outputs of layer first − 1 for a split: from the cache, or computed into it.
+    """The outputs of layer first − 1 for sequences: from the cache, or computed into it.
 
     Args:
         loaded: The untouched model.
         fingerprint: Of its weights.
-        split: The examples.
+        sequences: Of the examples.
         first: Index of the first layer that moves; ≥ 1.
         num_threads: Batches computed at the same time, each by one thread; changes no bit.
         progress: Told about batches done.
@@ -123,7 +123,7 @@ def frozen_outputs(
         "dtype": str(model.dtype),
         "device": model.device.type,
         "first_trainable_layer": first,
-        "split": split.fingerprint,
+        "sequences": sequences.fingerprint,
         "batch_examples": BATCH_EXAMPLES,
         "torch": torch.__version__,
     }
@@ -134,39 +134,39 @@ def frozen_outputs(
     if not path.exists():
         with filelock.FileLock(folder / f"{key}.lock"):
             if not path.exists():
-                _fill(path, loaded, split, first, num_threads, progress)
+                _fill(path, loaded, sequences, first, num_threads, progress)
                 (folder / f"{key}.json").write_text(json.dumps(identity, indent=1))
-    shape = (len(split.tokens), hidden)
+    shape = (len(sequences.tokens), hidden)
     values = torch.from_file(str(path), shared=False, size=shape[0] * shape[1], dtype=model.dtype)
-    return FrozenOutputs(values.view(shape), split)
+    return FrozenOutputs(values.view(shape), sequences)
 
 
 def _fill(
     path: Path,
     loaded: LoadedModel,
-    split: TokenizedSplit,
+    sequences: Sequences,
     first: int,
     num_threads: int,
     progress: Progress,
 ) -> None:
     model = loaded.model
     temporary = path.with_suffix(f".{os.getpid()}")
-    shape = (len(split.tokens), int(model.config.hidden_size))
+    shape = (len(sequences.tokens), int(model.config.hidden_size))
     values = torch.from_file(
         str(temporary), shared=True, size=shape[0] * shape[1], dtype=model.dtype
     ).view(shape)
-    order = split.order_by_length()
+    order = sequences.order_by_length()
     batches = [order[i : i + BATCH_EXAMPLES] for i in range(0, len(order), BATCH_EXAMPLES)]
 
     def compute(indices: list[int]) -> None:
-        tokens, lengths, _ = split.batch(indices, loaded.pad_token_id)
+        tokens, lengths = sequences.batch(indices, loaded.pad_token_id)
         try:
             with torch.inference_mode():
-                model.base_model(input_ids=tokens.to(model.device), use_cache=False)
+                model.base_model(**model_inputs(loaded, tokens, lengths))
         except _LayerReachedError as reached:
             outputs = reached.outputs
         for row, (index, length) in enumerate(zip(indices, lengths.tolist(), strict=True)):
-            start = int(split.offsets[index])
+            start = int(sequences.offsets[index])
             values[start : start + length] = outputs[row, :length].to(values.device)
 
     handle = decoder_layers(model)[first - 1].register_forward_hook(_stop_forward)
@@ -179,6 +179,25 @@ def _fill(
     finally:
         handle.remove()
         temporary.unlink(missing_ok=True)
+
+
+def model_inputs(
+    loaded: LoadedModel, tokens: torch.Tensor, lengths: torch.Tensor
+) -> dict[str, Any]:
+    """What a model is called with for a batch that is padded on the right.
+
+    A causal model needs no mask: padding comes after all positions that anybody asks for.
+
+    Args:
+        loaded: The model.
+        tokens: Shape: [B, T].
+        lengths: Shape: [B].
+    """
+    device = loaded.model.device
+    if loaded.is_causal:
+        return {"input_ids": tokens.to(device), "use_cache": False}
+    mask = torch.arange(tokens.shape[1]) < lengths[:, None]
+    return {"input_ids": tokens.to(device), "attention_mask": mask.long().to(device)}
 
 
 class _LayerReachedError(Exception):

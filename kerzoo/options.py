@@ -21,13 +21,13 @@ from kerzoo.momentum import Momentum
 from kerzoo.noise import Perturbation
 from kerzoo.optimizer import KerZOO
 from kerzoo.schedules import Bandwidth, Schedule
-from kerzoo.tasks import ClassificationTask
+from kerzoo.tasks import Task
 from kerzoo.tuning import Tuning
 from kerzoo.weights import PRECISIONS, Precision
 
 PARTS: dict[str, type[Any]] = {
     "model": ModelSource,
-    "task": ClassificationTask,
+    "task": Task,
     "kernel": Kernel,
     "bandwidth": Bandwidth,
     "perturbation": Perturbation,
@@ -128,7 +128,7 @@ class TrialOptions:
     """All objects of a trial."""
 
     model: ModelSource
-    task: ClassificationTask
+    task: Task
     kernel: Kernel
     bandwidth: Bandwidth
     perturbation: Perturbation

@@ -60,11 +60,13 @@ ROW_COLUMNS = (
     "train_loss",
     "dev_loss",
     "dev_accuracy",
+    "dev_f1",
     "dev_auc",
     "diverged",
     "peak_memory_gib",
 )
-"""Columns of a row, in order. `dev_auc` only where the task is binary."""
+"""Columns of a row, in order. `dev_f1` in place of `dev_accuracy` where answers are generated;
+`dev_auc` only where the task is binary."""
 
 TIMING_COLUMNS = frozenset({"wall_time_s", "device_time_s", "eval_time_s", "peak_memory_gib"})
 """What may differ between two runs that are bit-equal."""
@@ -230,6 +232,11 @@ def iterate_rows(path: Path) -> Iterator[Row]:
         for line in file:
             if line.endswith(b"\n"):
                 yield json.loads(line)
+
+
+def score_of(row: Row) -> tuple[str, float | None]:
+    """What a row's model is judged by, and its value: "accuracy" or "F1"."""
+    return ("F1", row["dev_f1"]) if "dev_f1" in row else ("accuracy", row["dev_accuracy"])
 
 
 def cut_torn_line(path: Path) -> None:

@@ -17,7 +17,7 @@ from kerzoo.attempt import run_trial
 from kerzoo.batches import BatchSampler
 from kerzoo.options import TrialOptions
 from kerzoo.progress import ProgressBars
-from kerzoo.records import ENDED, Row, TrialFolder, TrialSpec
+from kerzoo.records import ENDED, Row, TrialFolder, TrialSpec, score_of
 from kerzoo.workspace import Bench, Workspace
 
 
@@ -148,9 +148,10 @@ def format_row(row: Row) -> str:
     """A row as one line for people."""
     if row["diverged"]:
         return f"  step {row['step']:>6}  diverged"
+    name, score = score_of(row)
     return (
         f"  step {row['step']:>6}  {row['forward_passes']:>7} forward passes  "
-        f"dev loss {row['dev_loss']:.4f}  accuracy {row['dev_accuracy']:.3f}  "
+        f"dev loss {row['dev_loss']:.4f}  {name} {score:.3f}  "
         f"{row['device_time_s']:.0f} s"
     )
 

@@ -21,11 +21,11 @@ from torch import nn
 
 from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.frozen import CachedEntry, frozen_layers_replaced, frozen_outputs
-from kerzoo.losses import LabelWordLoss, check_output_layer
+from kerzoo.losses import SequenceRunner, SplitLoss, check_output_layer, open_loss
 from kerzoo.models import LoadedModel
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, no_progress
-from kerzoo.tasks import TokenizedSplit
+from kerzoo.tasks import EncodedSplit, GenerationTask
 from kerzoo.tuning import first_trainable_layer
 
 GIB = 1 << 30
@@ -42,8 +42,8 @@ class Bench:
     """
 
     parameters: list[nn.Parameter]
-    train: LabelWordLoss
-    dev: LabelWordLoss
+    train: SplitLoss
+    dev: SplitLoss
 
 
 class Workspace:
@@ -58,7 +58,7 @@ class Workspace:
         self.num_threads = num_threads
         self.progress = progress
         self._model: tuple[str, LoadedModel, int] | None = None
-        self._splits: dict[str, TokenizedSplit] = {}
+        self._splits: dict[str, EncodedSplit] = {}
         self._first_metrics: dict[str, Metrics] = {}
 
     @contextlib.contextmanager
@@ -84,7 +84,7 @@ class Workspace:
         numerics = [training.seed, training.threads, training.device]
         key = _key(options.model, options.task, options.tuning, numerics)
         if key not in self._first_metrics:
-            self._first_metrics[key] = evaluate(bench.dev)
+            self._first_metrics[key] = evaluate(bench.dev, options.task.binary)
         return self._first_metrics[key]
 
     def load(self, options: TrialOptions) -> LoadedModel:
@@ -109,10 +109,10 @@ class Workspace:
     def _forget_model(self) -> None:
         self._model = None
 
-    def _split(self, options: TrialOptions, loaded: LoadedModel, name: str) -> TokenizedSplit:
+    def _split(self, options: TrialOptions, loaded: LoadedModel, name: str) -> EncodedSplit:
         key = _key(options.model, options.task, name)
         if key not in self._splits:
-            self._splits[key] = options.task.tokenize(loaded.tokenizer, name)
+            self._splits[key] = options.task.encode(loaded.tokenizer, name)
         return self._splits[key]
 
     def _losses(
@@ -120,16 +120,30 @@ class Workspace:
         stack: contextlib.ExitStack,
         options: TrialOptions,
         loaded: LoadedModel,
-        splits: dict[str, TokenizedSplit],
-    ) -> dict[str, LabelWordLoss]:
+        splits: dict[str, EncodedSplit],
+    ) -> dict[str, SplitLoss]:
+        task = options.task
+        objectives = {"train": task.objective, "dev": task.dev_objective}
         first = first_trainable_layer(loaded.model, options.tuning.last_layers)
-        if first == 0:
-            return {name: LabelWordLoss(loaded, split) for name, split in splits.items()}
+        if first == 0 or isinstance(task, GenerationTask):  # what is generated has no stored output
+            runners = {n: SequenceRunner(loaded, s.sequences) for n, s in splits.items()}
+        else:
+            runners = self._cached_runners(stack, options, loaded, splits, first)
+        return {n: open_loss(task, runners[n], s, objectives[n]) for n, s in splits.items()}
+
+    def _cached_runners(
+        self,
+        stack: contextlib.ExitStack,
+        options: TrialOptions,
+        loaded: LoadedModel,
+        splits: dict[str, EncodedSplit],
+        first: int,
+    ) -> dict[str, SequenceRunner]:
         stored = {
             name: frozen_outputs(
                 loaded,
                 _model_fingerprint(options.model),
-                split,
+                split.sequences,
                 first,
                 self.num_threads,
                 self.progress,
@@ -137,7 +151,7 @@ class Workspace:
             for name, split in splits.items()
         }
         entry: CachedEntry = stack.enter_context(frozen_layers_replaced(loaded.model, first))
-        return {n: LabelWordLoss(loaded, s, stored[n], entry) for n, s in splits.items()}
+        return {n: SequenceRunner(loaded, s.sequences, stored[n], entry) for n, s in splits.items()}
 
 
 @functools.lru_cache(maxsize=8)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kerzoo.options import TrialOptions
-from kerzoo.records import Row
+from kerzoo.records import Row, score_of
 from sweeps.plan import Plan
 from sweeps.progress import format_duration
 
@@ -59,7 +59,7 @@ def print_results(plan: Plan, console: Console) -> None:
     table = Table(box=None, pad_edge=True, header_style="bold")
     for factor in plan.content["factors"]:
         table.add_column(factor.rpartition(".")[2])
-    for column in ("passes", "dev loss", "change", "accuracy", "change"):
+    for column in ("passes", "dev loss", "change", "score", "change"):
         table.add_column(column, justify="right")
     table.add_column("status")
     ordered = sorted(trials, key=lambda trial: _rank(rows[trial]))
@@ -90,12 +90,13 @@ def _figures(rows: list[Row]) -> list[str]:
     if not rows or rows[-1]["dev_loss"] is None:
         return [str(rows[-1]["forward_passes"]) if rows else "0", "–", "–", "–", "–"]
     first, last = rows[0], rows[-1]
+    before, after = (score_of(row)[1] or 0.0 for row in (first, last))
     return [
         str(last["forward_passes"]),
         f"{last['dev_loss']:.4f}",
         f"{last['dev_loss'] - first['dev_loss']:+.4f}",
-        f"{last['dev_accuracy']:.3f}",
-        f"{last['dev_accuracy'] - first['dev_accuracy']:+.3f}",
+        f"{after:.3f}",
+        f"{after - before:+.3f}",
     ]
 
 

@@ -8,7 +8,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+from kerzoo.frozen import CachedEntry, FrozenOutputs
+from kerzoo.losses import LabelWordLoss, SequenceRunner
+from kerzoo.models import LoadedModel
 from kerzoo.records import TIMING_COLUMNS, Row, TrialFolder, TrialSpec
+from kerzoo.tasks import LabelWordSplit
 
 _BAD = ["terrible", "bad", "awful", "boring", "poor", "dull"]
 _GOOD = ["great", "good", "wonderful", "brilliant", "excellent", "funny"]
@@ -148,6 +152,17 @@ def trial_spec(config: dict[str, Any], identity: str = "trial0") -> TrialSpec:
         rungs=[round(f * training["forward_passes"]) for f in training["rungs"]],
         command="python -m kerzoo.training plan.json",
     )
+
+
+def label_word_loss(
+    loaded: LoadedModel,
+    split: LabelWordSplit,
+    stored: FrozenOutputs | None = None,
+    entry: CachedEntry | None = None,
+) -> LabelWordLoss:
+    """The cross-entropy over the label words of a split."""
+    runner = SequenceRunner(loaded, split.sequences, stored, entry)
+    return LabelWordLoss(runner, split, "cross_entropy")
 
 
 def created(folder: Path, spec: TrialSpec) -> TrialFolder:

@@ -36,6 +36,11 @@ class LoadedModel:
     revision: str
 
     @property
+    def is_causal(self) -> bool:
+        """Whether a position sees those before it alone; a masked language model sees all."""
+        return not type(self.model).__name__.endswith("ForMaskedLM")
+
+    @property
     def pad_token_id(self) -> int:
         """The token that fills up a batch; EOS where the tokenizer names none."""
         token = self.tokenizer.pad_token_id

@@ -1,168 +1,153 @@
-"""Classification by label words: which examples, which prompt, which words answer it."""
+"""Classification by label words: a word answers each class."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import string
+import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from kerzoo.tasks.sources import Example, ExampleSource
-from kerzoo.tasks.tokens import TokenizedSplit, tokenize_prompts
+from kerzoo.tasks.base import Objective, Task, fill
+from kerzoo.tasks.encoding import (
+    ContinuationSplit,
+    EncodedSplit,
+    LabelWordSplit,
+    Sequences,
+    encode,
+    encode_sequences,
+    single_tokens,
+    tokens_behind,
+    tokens_in_front,
+)
+from kerzoo.tasks.multiple_choice import encode_candidates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SPLITS = ("train", "dev", "test")
+    from kerzoo.tasks.sources import Example
+
+MASK = "{mask}"
 
 
-@dataclasses.dataclass(frozen=True)
-class ClassificationTask:
-    """A data source with a prompt and one label word per class.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassificationTask(Task):
+    """The model continues the prompt with a label word, or fills it in at the prompt's mask.
 
-    The model reads the prompt and scores the label words as its next token. As in MeZO's
-    protocol, train and dev are drawn from the source's train pool without overlap, and the test
-    figure comes from its val pool. Members are drawn by rank of a hash of (data_seed, example):
-    the same on every machine and library version, and whatever the other sizes are.
+    A label word's score is the mean log-likelihood of its tokens. Where all are single tokens
+    that is, up to a constant that all candidates share, its logit at one position, and nothing
+    else is computed.
 
     Args:
-        name: As in records and tables.
-        source: Where labelled examples come from.
-        prompt: Format string over the source's fields; its end asks for the label word.
-        label_words: One per label, with its leading space; each must be a single token.
-        num_train: Training examples.
-        num_dev: Examples that choose rungs and checkpoints.
-        num_test: Examples of the final figure. A size may be 0 where a run needs no such split.
-        data_seed: Of the draw, apart from the run's seed.
-        max_length: In tokens; longer prompts are cut on the left.
-        data_dir: Folder with the task's public files, or null for the source's own place.
+        label_words: One per class, with its leading space where there is one.
 
     Raises:
         ValueError: For a value outside its range or a prompt that does not fit the source.
-
-    Source: Malladi et al. 2023, "Fine-Tuning Language Models with Just Forward Passes", arXiv
-    2305.17333: for SST-2 "{text} It was" with " terrible" and " great".
     """
 
-    name: str
-    source: ExampleSource
-    prompt: str
     label_words: tuple[str, ...]
-    num_train: int
-    num_dev: int
-    num_test: int
-    data_seed: int = 0
-    max_length: int = 128
-    data_dir: str | None = None
+    objective: Objective = "cross_entropy"
+
+    objectives: ClassVar[tuple[Objective, ...]] = (
+        "cross_entropy",
+        "language_model",
+        "accuracy",
+        "f1",
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label_words", tuple(self.label_words))
-        if not isinstance(self.source, ExampleSource):
-            raise ValueError(f"source must be an ExampleSource, got {self.source!r}")
-        for name, least in (
-            ("num_train", 0),
-            ("num_dev", 0),
-            ("num_test", 0),
-            ("data_seed", 0),
-            ("max_length", 8),
+        super().__post_init__()
+        if len(set(self.label_words)) != len(self.label_words) or (
+            self.source.num_labels != len(self.label_words)
         ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
-        if len(set(self.label_words)) != self.source.num_labels:
             raise ValueError(
                 f"label_words must be {self.source.num_labels} different words, "
                 f"got {list(self.label_words)}"
             )
-        self._check_prompt()
+        if self.prompt.count(MASK) > 1:
+            raise ValueError(f"prompt must have one {MASK} at most, got {self.prompt!r}")
+        if self.masked and self.objective == "language_model":
+            raise ValueError("objective=language_model needs a prompt that the model continues")
 
     @property
-    def binary(self) -> bool:
-        """Whether there are two classes."""
-        return len(self.label_words) == 2
+    def masked(self) -> bool:
+        """Whether the label word stands at a mask inside the prompt."""
+        return MASK in self.prompt
 
-    def check_available(self, splits: Sequence[str] = SPLITS) -> None:
-        """See whether the data of some splits can be read; loads and downloads nothing.
-
-        Args:
-            splits: The splits that a run needs; those of size 0 are left out.
+    def encode(self, tokenizer: PreTrainedTokenizerBase, split: str) -> EncodedSplit:
+        """One sequence an example where every label word is one token, else one a label word.
 
         Raises:
-            ValueError: Naming what is missing and the setting that helps.
-        """
-        needed = [split for split in splits if self._size(split) > 0]
-        for pool in dict.fromkeys(_pool(split) for split in needed):
-            self.source.check_available(self.data_dir, pool)
-
-    def fingerprint(self) -> str:
-        """Identity of the data: content hash of local or pinned files, or hub id and revision."""
-        return self.source.fingerprint(self.data_dir)
-
-    def examples(self, split: str) -> list[Example]:
-        """The examples of a split, in a fixed order.
-
-        Args:
-            split: "train", "dev" or "test".
-
-        Raises:
-            ValueError: If the source has fewer examples than asked for, or the split's size is 0.
-        """
-        size = self._size(split)
-        pool = self.source.read(self.data_dir, _pool(split))
-        asked = self.num_test if split == "test" else self.num_train + self.num_dev
-        if size == 0:
-            raise ValueError(f"task.num_{split} must be at least 1 for a run that needs this split")
-        if asked > len(pool):
-            sizes = "num_test" if split == "test" else "num_train + num_dev"
-            raise ValueError(
-                f"task.{sizes} must not exceed the {len(pool)} labelled examples in the "
-                f"{_pool(split)} data of {self.name}, got {asked}"
-            )
-        ranked = sorted(pool, key=self._rank)
-        return ranked[-size:] if split == "dev" else ranked[:size]
-
-    def tokenize(self, tokenizer: PreTrainedTokenizerBase, split: str) -> TokenizedSplit:
-        """The tokens of a split.
-
-        Args:
-            tokenizer: The model's tokenizer.
-            split: "train", "dev" or "test".
-
-        Raises:
-            ValueError: If a label word is not a single token, or the data do not suffice.
+            ValueError: If two label words share a token, a mask's label word is several tokens,
+                or the data do not suffice.
         """
         examples = self.examples(split)
-        return tokenize_prompts(
-            tokenizer,
-            [self.prompt.format(**example.fields) for example in examples],
-            [example.label for example in examples],
-            self.label_words,
-            self.max_length,
-        )
+        if self.masked:
+            return self._encode_masked(tokenizer, examples)
+        prompts = [fill(self.prompt, example.fields) for example in examples]
+        tokens = single_tokens(tokenizer, prompts[0], self.label_words)
+        if tokens is None or self.objective == "language_model":
+            return self._encode_continuations(tokenizer, examples, prompts)
+        sequences = encode_sequences(tokenizer, encode(tokenizer, prompts), self.max_length)
+        last = [length - 1 for length in sequences.lengths]
+        return _label_word_split(sequences, last, examples, tokens)
 
-    def _size(self, split: str) -> int:
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-        return int(getattr(self, f"num_{split}"))
+    def _encode_continuations(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        prompts: Sequence[str],
+    ) -> ContinuationSplit:
+        candidates = [self.label_words] * len(examples)
+        return encode_candidates(tokenizer, examples, prompts, candidates, self.max_length)
 
-    def _rank(self, example: Example) -> bytes:
-        text = "\0".join([str(self.data_seed), *example.fields.values()])
-        return hashlib.sha256(text.encode()).digest()
-
-    def _check_prompt(self) -> None:
-        used = {
-            field for _, field, _, _ in string.Formatter().parse(self.prompt) if field is not None
-        }
-        if not used or not used <= set(self.source.fields):
-            names = ", ".join(f"{{{name}}}" for name in self.source.fields)
-            raise ValueError(f"prompt must be made of {names}, got {self.prompt!r}")
-        if self.prompt != self.prompt.rstrip():
+    def _encode_masked(
+        self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
+    ) -> LabelWordSplit:
+        """Special tokens in front and behind; a long prompt is cut in front of the mask's part."""
+        mask = tokenizer.mask_token_id
+        if mask is None:
             raise ValueError(
-                "prompt must not end with a space (the label words begin with it), "
-                f"got {self.prompt!r}"
+                f"task.prompt: {self.name} asks at a mask, and this model's tokenizer has none; "
+                "choose a masked language model such as model=roberta-large"
             )
+        words = encode(tokenizer, self.label_words)
+        if any(len(ids) != 1 for ids in words) or len({ids[0] for ids in words}) < len(words):
+            pieces = {
+                w: tokenizer.convert_ids_to_tokens(i)
+                for w, i in zip(self.label_words, words, strict=True)
+            }
+            raise ValueError(
+                f"task.label_words: each must be one token of its own at the mask, got {pieces}"
+            )
+        texts = [fill(self.prompt, e.fields, mask=str(tokenizer.mask_token)) for e in examples]
+        behind = tokens_behind(tokenizer)
+        room = self.max_length - len(tokens_in_front(tokenizer)) - len(behind)
+        rows = [_cut_around(ids, mask, room) for ids in encode(tokenizer, texts)]
+        sequences = encode_sequences(tokenizer, [[*r, *behind] for r, _ in rows], self.max_length)
+        sequences = dataclasses.replace(sequences, num_truncated=sum(cut for _, cut in rows))
+        bounds = sequences.offsets.tolist()
+        found = [sequences.tokens[a:b].tolist().index(mask) for a, b in itertools.pairwise(bounds)]
+        return _label_word_split(sequences, found, examples, [ids[0] for ids in words])
 
 
-def _pool(split: str) -> str:
-    return "val" if split == "test" else "train"
+def _cut_around(ids: list[int], mask: int, room: int) -> tuple[list[int], bool]:
+    """At most `room` tokens, cut on the left as far as the mask allows, then on the right."""
+    start = min(max(len(ids) - room, 0), ids.index(mask))
+    return ids[start : start + room], len(ids) > room
+
+
+def _label_word_split(
+    sequences: Sequences,
+    positions: Sequence[int],
+    examples: Sequence[Example],
+    label_token_ids: Sequence[int],
+) -> LabelWordSplit:
+    import torch
+
+    return LabelWordSplit(
+        sequences=sequences,
+        positions=torch.tensor(positions),
+        labels=torch.tensor([example.label for example in examples]),
+        label_token_ids=torch.tensor(label_token_ids),
+    )

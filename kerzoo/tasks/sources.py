@@ -8,7 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from kerzoo.assets import PackageFile, sha256_of_file
 from kerzoo.hub import check_commit, check_served
@@ -24,11 +24,17 @@ class Example:
 
     Attributes:
         fields: Texts by name, as a prompt refers to them.
-        label: Index of the class.
+        label: Index of the class, or of the first right candidate.
+        candidates: Continuations of its own, where the classes have no words.
+        also_right: Further right candidates.
+        answers: Acceptable answers, where they are generated; the first is trained on.
     """
 
     fields: Mapping[str, str]
-    label: int
+    label: int = 0
+    candidates: tuple[str, ...] = ()
+    also_right: tuple[int, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 class ExampleSource(abc.ABC):
@@ -36,11 +42,11 @@ class ExampleSource(abc.ABC):
 
     Attributes:
         fields: Names of an example's texts.
-        num_labels: Number of classes.
+        num_labels: Number of classes; None where candidates or answers are an example's own.
     """
 
-    fields: ClassVar[tuple[str, ...]]
-    num_labels: ClassVar[int]
+    fields: tuple[str, ...]
+    num_labels: int | None
 
     @abc.abstractmethod
     def check_available(self, data_dir: str | None, pool: str) -> None:
@@ -104,8 +110,8 @@ class MovieReviewSnippets(ExampleSource):
 
     min_abs_rating: float = 0.5
 
-    fields: ClassVar[tuple[str, ...]] = ("text",)
-    num_labels: ClassVar[int] = 2
+    fields = ("text",)
+    num_labels = 2
 
     def __post_init__(self) -> None:
         if not 0 < self.min_abs_rating <= 4:
@@ -160,8 +166,8 @@ class Sst2(ExampleSource):
     hub_id: str
     revision: str
 
-    fields: ClassVar[tuple[str, ...]] = ("text",)
-    num_labels: ClassVar[int] = 2
+    fields = ("text",)
+    num_labels = 2
 
     def __post_init__(self) -> None:
         check_commit(self.revision)

@@ -11,7 +11,7 @@ from tiny_trials import trial_config, write_sst2
 
 from kerzoo.models import LoadedModel
 from kerzoo.options import TrialOptions
-from kerzoo.tasks import TokenizedSplit
+from kerzoo.tasks import LabelWordSplit
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,9 @@ def loaded(sst2: Path) -> LoadedModel:
 
 
 @pytest.fixture(scope="session")
-def split(sst2: Path) -> TokenizedSplit:
+def split(sst2: Path) -> LabelWordSplit:
     """The training examples; their lengths differ."""
     options = TrialOptions.from_config(trial_config(sst2))
-    return options.task.tokenize(options.model.load("cpu").tokenizer, "train")
+    split = options.task.encode(options.model.load("cpu").tokenizer, "train")
+    assert isinstance(split, LabelWordSplit)
+    return split

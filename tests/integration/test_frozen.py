@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_trials import FULL, FULL_LAST, LORA_LAST, trial_config
+from tiny_trials import FULL, FULL_LAST, LORA_LAST, label_word_loss, trial_config
 
 from kerzoo.build import build
 from kerzoo.evaluation import evaluate
@@ -21,7 +21,7 @@ from kerzoo.frozen import BATCH_EXAMPLES, frozen_layers_replaced, frozen_outputs
 from kerzoo.losses import LabelWordLoss
 from kerzoo.models import LoadedModel
 from kerzoo.options import TrialOptions
-from kerzoo.tasks import TokenizedSplit
+from kerzoo.tasks import LabelWordSplit
 from kerzoo.tuning import decoder_layers
 from kerzoo.workspace import Workspace
 
@@ -32,41 +32,41 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def cached(
-    loaded: LoadedModel, split: TokenizedSplit, stack: contextlib.ExitStack
+    loaded: LoadedModel, split: LabelWordSplit, stack: contextlib.ExitStack
 ) -> LabelWordLoss:
-    stored = frozen_outputs(loaded, "fingerprint", split, FIRST)
+    stored = frozen_outputs(loaded, "fingerprint", split.sequences, FIRST)
     entry = stack.enter_context(frozen_layers_replaced(loaded.model, FIRST))
-    return LabelWordLoss(loaded, split, stored, entry)
+    return label_word_loss(loaded, split, stored, entry)
 
 
 @pytest.mark.parametrize("node", [FULL_LAST, LORA_LAST])
 @pytest.mark.parametrize("scale", [0.0, 0.05])
 def test_the_loss_is_that_of_the_whole_model_also_after_the_last_layers_moved(
-    loaded: LoadedModel, split: TokenizedSplit, node: dict[str, Any], scale: float
+    loaded: LoadedModel, split: LabelWordSplit, node: dict[str, Any], scale: float
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    by_length = split.order_by_length()
+    by_length = split.sequences.order_by_length()
     batches = [by_length[:1], by_length[-1:], by_length[::5], by_length[20:30], [3, 0, 59]]
     with build(node).attach(loaded.model, 0) as attached:
         parameters = attached.parameters
         for parameter in parameters.values():
             parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=scale)
-        whole = LabelWordLoss(loaded, split)
+        whole = label_word_loss(loaded, split)
         expected = [whole.loss(batch) for batch in batches]
-        metrics = evaluate(whole)
+        metrics = evaluate(whole, binary=True)
         with contextlib.ExitStack() as stack:
             loss = cached(loaded, split, stack)
             assert [loss.loss(batch) for batch in batches] == pytest.approx(expected, abs=TOLERANCE)
             assert evaluate(loss).loss == pytest.approx(metrics.loss, abs=TOLERANCE)
-            assert evaluate(loss).auc == metrics.auc
+            assert evaluate(loss, binary=True).auc == metrics.auc
 
 
 def test_for_the_batches_that_filled_the_cache_the_scores_are_bit_equal(
-    loaded: LoadedModel, split: TokenizedSplit
+    loaded: LoadedModel, split: LabelWordSplit
 ) -> None:
-    order = split.order_by_length()
+    order = split.sequences.order_by_length()
     batches = [order[i : i + BATCH_EXAMPLES] for i in range(0, len(order), BATCH_EXAMPLES)]
-    expected = [LabelWordLoss(loaded, split).scores(batch) for batch in batches]
+    expected = [label_word_loss(loaded, split).scores(batch) for batch in batches]
     with contextlib.ExitStack() as stack:
         loss = cached(loaded, split, stack)
         assert all(torch.equal(loss.scores(b), e) for b, e in zip(batches, expected, strict=True))
@@ -129,30 +129,30 @@ def test_another_split_model_dtype_or_depth_has_a_file_of_its_own(
 
 
 def test_half_precision_is_cached_in_half_precision(
-    sst2: Path, split: TokenizedSplit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sst2: Path, split: LabelWordSplit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     in_folder(tmp_path, monkeypatch)
     config = trial_config(sst2)
     loaded = TrialOptions.from_config(
         trial_config(sst2, model=config["model"] | {"dtype": "bfloat16"})
     ).model.load("cpu")
-    whole = LabelWordLoss(loaded, split).loss([0, 1, 2])
+    whole = label_word_loss(loaded, split).loss([0, 1, 2])
     with contextlib.ExitStack() as stack:
         loss = cached(loaded, split, stack)
-        assert loss.frozen is not None
-        assert loss.frozen.values.dtype == torch.bfloat16
+        assert loss.runner.frozen is not None
+        assert loss.runner.frozen.values.dtype == torch.bfloat16
         assert loss.loss([0, 1, 2]) == pytest.approx(whole, abs=2e-2)
 
 
 def test_outputs_are_computed_once_and_read_by_others(
-    loaded: LoadedModel, split: TokenizedSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, split: LabelWordSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = in_folder(tmp_path, monkeypatch)
     calls: list[tuple[str, int, int]] = []
 
     def ask() -> torch.Tensor:
         outputs = frozen_outputs(
-            loaded, "a", split, FIRST, progress=lambda *call: calls.append(call)
+            loaded, "a", split.sequences, FIRST, progress=lambda *call: calls.append(call)
         )
         return outputs.values
 
@@ -169,17 +169,17 @@ def test_outputs_are_computed_once_and_read_by_others(
 
 
 def test_a_reader_cannot_change_what_others_read(
-    loaded: LoadedModel, split: TokenizedSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, split: LabelWordSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = in_folder(tmp_path, monkeypatch)
-    outputs = frozen_outputs(loaded, "a", split, FIRST)
+    outputs = frozen_outputs(loaded, "a", split.sequences, FIRST)
     before = contents(folder)
     outputs.values.zero_()
     assert contents(folder) == before
 
 
 def test_an_interrupted_computation_leaves_nothing_and_the_next_one_is_whole(
-    loaded: LoadedModel, split: TokenizedSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, split: LabelWordSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = in_folder(tmp_path, monkeypatch)
 
@@ -187,9 +187,9 @@ def test_an_interrupted_computation_leaves_nothing_and_the_next_one_is_whole(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        frozen_outputs(loaded, "a", split, FIRST, progress=interrupt)
+        frozen_outputs(loaded, "a", split.sequences, FIRST, progress=interrupt)
     assert {path.suffix for path in folder.iterdir()} == {".lock"}
-    before = LabelWordLoss(loaded, split).loss([0, 1])  # no hook was left behind
+    before = label_word_loss(loaded, split).loss([0, 1])  # no hook was left behind
     with contextlib.ExitStack() as stack:
         assert cached(loaded, split, stack).loss([0, 1]) == pytest.approx(before, abs=TOLERANCE)
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_trials import label_word_loss
 from torch.nn import functional as F
 
 from kerzoo.evaluation import evaluate
-from kerzoo.losses import LabelWordLoss, check_output_layer
+from kerzoo.losses import check_output_layer
 from kerzoo.models import LoadedModel
-from kerzoo.tasks import TokenizedSplit
+from kerzoo.tasks import LabelWordSplit
 
 SIZES = {
     "hidden_size": 32,
@@ -66,11 +67,11 @@ def model(request: pytest.FixtureRequest, loaded: LoadedModel) -> LoadedModel:
     return dataclasses.replace(loaded, model=made)
 
 
-def full_loss(loaded: LoadedModel, split: TokenizedSplit, indices: list[int]) -> float:
+def full_loss(loaded: LoadedModel, split: LabelWordSplit, indices: list[int]) -> float:
     """Cross-entropy over the label words' logits, each example alone and without padding."""
     losses = []
     for i in indices:
-        tokens = split.tokens[split.offsets[i] : split.offsets[i + 1]]
+        tokens = split.sequences.tokens[split.sequences.offsets[i] : split.sequences.offsets[i + 1]]
         with torch.inference_mode():
             logits = loaded.model(input_ids=tokens[None]).logits[0, -1]
         losses.append(F.cross_entropy(logits[split.label_token_ids].double(), split.labels[i]))
@@ -78,10 +79,10 @@ def full_loss(loaded: LoadedModel, split: TokenizedSplit, indices: list[int]) ->
 
 
 def test_the_loss_is_that_of_the_full_logits_whatever_the_padding_and_the_batch(
-    model: LoadedModel, split: TokenizedSplit
+    model: LoadedModel, split: LabelWordSplit
 ) -> None:
-    loss = LabelWordLoss(model, split)
-    by_length = split.order_by_length()
+    loss = label_word_loss(model, split)
+    by_length = split.sequences.order_by_length()
     for indices in (
         [by_length[0]],
         [by_length[-1]],
@@ -93,23 +94,24 @@ def test_the_loss_is_that_of_the_full_logits_whatever_the_padding_and_the_batch(
 
 
 def test_the_loss_is_that_of_a_padded_batch_with_its_attention_mask(
-    model: LoadedModel, split: TokenizedSplit
+    model: LoadedModel, split: LabelWordSplit
 ) -> None:
-    indices = split.order_by_length()[::9]
-    tokens, lengths, labels = split.batch(indices, model.pad_token_id)
+    indices = split.sequences.order_by_length()[::9]
+    tokens, lengths = split.sequences.batch(indices, model.pad_token_id)
+    labels = split.labels[indices]
     mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
     with torch.inference_mode():
         logits = model.model(input_ids=tokens, attention_mask=mask).logits
     scores = logits[torch.arange(len(indices)), lengths - 1][:, split.label_token_ids]
-    assert LabelWordLoss(model, split).loss(indices) == pytest.approx(
+    assert label_word_loss(model, split).loss(indices) == pytest.approx(
         float(F.cross_entropy(scores.double(), labels)), abs=TOLERANCE
     )
 
 
 def test_an_examples_scores_do_not_depend_on_its_neighbours(
-    model: LoadedModel, split: TokenizedSplit
+    model: LoadedModel, split: LabelWordSplit
 ) -> None:
-    loss = LabelWordLoss(model, split)
+    loss = label_word_loss(model, split)
     together = loss.scores(list(range(20)))
     for i in range(20):
         assert torch.allclose(together[i], loss.scores([i])[0], atol=TOLERANCE)
@@ -142,10 +144,10 @@ def test_gemma_without_caps_would_pass() -> None:
 
 
 def test_evaluating_a_split_is_its_mean_loss_and_the_share_of_right_answers(
-    loaded: LoadedModel, split: TokenizedSplit
+    loaded: LoadedModel, split: LabelWordSplit
 ) -> None:
-    loss = LabelWordLoss(loaded, split)
-    metrics = evaluate(loss)
+    loss = label_word_loss(loaded, split)
+    metrics = evaluate(loss, binary=True)
     everything = list(range(len(split)))
     assert metrics.loss == pytest.approx(full_loss(loaded, split, everything), abs=TOLERANCE)
     right = loss.scores(everything).argmax(dim=1) == split.labels
@@ -153,6 +155,6 @@ def test_evaluating_a_split_is_its_mean_loss_and_the_share_of_right_answers(
     assert metrics.auc is not None
 
 
-def test_tokens_are_counted_without_padding(loaded: LoadedModel, split: TokenizedSplit) -> None:
-    counted = LabelWordLoss(loaded, split).num_tokens([3, 4, 5])
-    assert counted == int(split.offsets[6] - split.offsets[3])
+def test_tokens_are_counted_without_padding(loaded: LoadedModel, split: LabelWordSplit) -> None:
+    counted = label_word_loss(loaded, split).num_tokens([3, 4, 5])
+    assert counted == int(split.sequences.offsets[6] - split.sequences.offsets[3])

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tiny_trials import label_word_loss
 
 from kerzoo.assets import PackageFile, cache_folder
 from kerzoo.build import build
 from kerzoo.evaluation import evaluate
-from kerzoo.losses import LabelWordLoss
 from kerzoo.models import LoadedModel, PackagedSmolLM2
-from kerzoo.tasks import ClassificationTask, MovieReviewSnippets
+from kerzoo.tasks import ClassificationTask, LabelWordSplit, MovieReviewSnippets
 
 pytestmark = pytest.mark.slow
 
@@ -149,8 +149,9 @@ def test_the_packaged_model_ranks_reviews_before_any_training(
     loaded: LoadedModel, task: ClassificationTask
 ) -> None:
     """Measured on 480 reviews: AUC .76, accuracy .54, for it nearly always says "great"."""
-    split = dataclasses.replace(task, num_test=64).tokenize(loaded.tokenizer, "test")
-    metrics = evaluate(LabelWordLoss(loaded, split))
+    split = dataclasses.replace(task, num_test=64).encode(loaded.tokenizer, "test")
+    assert isinstance(split, LabelWordSplit)
+    metrics = evaluate(label_word_loss(loaded, split), binary=True)
     assert metrics.auc is not None
     assert 0.66 < metrics.auc < 0.9
     assert 0.4 < metrics.accuracy < 0.7

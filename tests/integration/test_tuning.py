@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_trials import FULL, FULL_LAST, LORA, LORA_LAST, TUNINGS
+from tiny_trials import FULL, FULL_LAST, LORA, LORA_LAST, TUNINGS, label_word_loss
 
 from kerzoo.build import build
-from kerzoo.losses import LabelWordLoss
 from kerzoo.models import LoadedModel
-from kerzoo.tasks import TokenizedSplit
+from kerzoo.tasks import LabelWordSplit
 from kerzoo.tuning import FullTuning, LoRA, Tuning, decoder_layers
 from kerzoo.workspace import weights_checksum
 
@@ -86,9 +85,9 @@ def test_the_order_of_parameters_is_the_same_at_every_attachment(
 
 
 def test_at_step_0_the_model_is_exactly_the_base_model(
-    loaded: LoadedModel, split: TokenizedSplit, tuning: Tuning
+    loaded: LoadedModel, split: LabelWordSplit, tuning: Tuning
 ) -> None:
-    loss = LabelWordLoss(loaded, split)
+    loss = label_word_loss(loaded, split)
     before = loss.scores(list(range(16)))
     with tuning.attach(loaded.model, 3):
         assert torch.equal(loss.scores(list(range(16))), before)
@@ -135,17 +134,17 @@ def test_attaching_leaves_all_global_generators_untouched(
 @pytest.mark.parametrize("raises", [False, True])
 @pytest.mark.parametrize("node", [LORA, LORA_LAST])
 def test_taking_lora_out_restores_the_base_model_bit_for_bit(
-    loaded: LoadedModel, split: TokenizedSplit, node: dict[str, Any], raises: bool
+    loaded: LoadedModel, split: LabelWordSplit, node: dict[str, Any], raises: bool
 ) -> None:
     checksum, before = weights_checksum(loaded.model), structure(loaded)
-    scores = LabelWordLoss(loaded, split).scores([0, 1, 2])
+    scores = label_word_loss(loaded, split).scores([0, 1, 2])
 
     def train() -> None:
         with build(node).attach(loaded.model, 0) as attached:
             parameters = attached.parameters
             for parameter in parameters.values():
                 parameter.data.fill_(0.1)
-            assert not torch.equal(LabelWordLoss(loaded, split).scores([0, 1, 2]), scores)
+            assert not torch.equal(label_word_loss(loaded, split).scores([0, 1, 2]), scores)
             if raises:
                 raise RuntimeError("out of memory")
 
@@ -156,7 +155,7 @@ def test_taking_lora_out_restores_the_base_model_bit_for_bit(
         train()
     assert weights_checksum(loaded.model) == checksum
     assert structure(loaded) == before
-    assert torch.equal(LabelWordLoss(loaded, split).scores([0, 1, 2]), scores)
+    assert torch.equal(label_word_loss(loaded, split).scores([0, 1, 2]), scores)
 
 
 def test_the_checksum_sees_one_bit_of_one_weight(loaded: LoadedModel) -> None:

@@ -1,0 +1,18 @@
+"""Losses: from the tokens of examples to the number that a step minimises."""
+
+from kerzoo.losses.answers import AnswerLoss
+from kerzoo.losses.base import SplitLoss
+from kerzoo.losses.continuations import ContinuationLoss
+from kerzoo.losses.heads import SequenceRunner, check_output_layer
+from kerzoo.losses.label_words import LabelWordLoss
+from kerzoo.losses.open import open_loss
+
+__all__ = [
+    "AnswerLoss",
+    "ContinuationLoss",
+    "LabelWordLoss",
+    "SequenceRunner",
+    "SplitLoss",
+    "check_output_layer",
+    "open_loss",
+]

@@ -1,0 +1,177 @@
+"""From token ids to scores: hidden states where they are needed, and the output layer on them.
+
+The output layer is most of a small model's weights. It is applied at the positions that are
+asked for and, where label words are compared, to their rows alone; in fp32, because a loss that
+was rounded to half precision has a resolution of .24 in its slope at ε = 1e-3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from kerzoo.frozen import CachedEntry, FrozenOutputs, model_inputs
+from kerzoo.models import LoadedModel
+from kerzoo.tasks import Sequences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MICRO_BATCH_SEQUENCES = {"cpu": 8}
+"""Sequences run together, by device type; all of a batch where none is named."""
+
+_ROWS_CHECKED = 256
+
+
+class SequenceRunner:
+    """Runs sequences through the model and returns its states in front of the output layer.
+
+    Args:
+        loaded: The model, with whatever adapters are attached.
+        sequences: The sequences of a split.
+        frozen: The frozen layers' outputs for them, where the layers are replaced.
+        entry: The module that hands those outputs to the model.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        sequences: Sequences,
+        frozen: FrozenOutputs | None = None,
+        entry: CachedEntry | None = None,
+    ) -> None:
+        assert (frozen is None) == (entry is None)
+        self.loaded = loaded
+        self.sequences = sequences
+        self.frozen = frozen
+        self.entry = entry
+
+    def micro_batches(self, indices: Sequence[int]) -> list[list[int]]:
+        """The sequences in groups of similar length; depends on the indices alone."""
+        ordered = self.sequences.order_by_length(indices)
+        size = MICRO_BATCH_SEQUENCES.get(self.loaded.model.device.type, len(ordered))
+        return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+    def states(self, indices: Sequence[int], positions: Sequence[Sequence[int]]) -> torch.Tensor:
+        """What the output layer is given at some positions.
+
+        Args:
+            indices: The sequences of one micro-batch. Length: B.
+            positions: Of each sequence.
+
+        Returns:
+            States of all positions in turn. Shape: [total positions, hidden].
+        """
+        model = self.loaded.model
+        tokens, lengths = self.sequences.batch(indices, self.loaded.pad_token_id)
+        if self.frozen is not None and self.entry is not None:
+            self.entry.outputs = self.frozen.batch(list(indices), tokens.shape[1]).to(model.device)
+        try:
+            hidden = model.base_model(
+                **model_inputs(self.loaded, tokens, lengths)
+            ).last_hidden_state
+        finally:
+            if self.entry is not None:
+                self.entry.outputs = None
+        rows = [row for row, own in enumerate(positions) for _ in own]
+        columns = [position for own in positions for position in own]
+        return before_output_layer(model, hidden[rows, columns])
+
+
+def before_output_layer(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
+    """What the model's head makes of its last states before the output layer.
+
+    A causal model's head is the output layer itself; a masked one's has a layer in front of it.
+
+    Args:
+        model: With a linear output layer.
+        states: Shape: [P, hidden].
+
+    Returns:
+        Shape: [P, hidden].
+    """
+    output = output_layer(model)
+    head = next(child for child in model.children() if any(m is output for m in child.modules()))
+    if head is output:
+        return states
+    given: list[torch.Tensor] = []
+
+    def catch(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        given.append(arguments[0])
+        raise _OutputLayerReachedError
+
+    handle = output.register_forward_pre_hook(catch)
+    try:
+        head(states)
+    except _OutputLayerReachedError:
+        pass
+    finally:
+        handle.remove()
+    return given[0]
+
+
+class _OutputLayerReachedError(Exception):
+    """Ends a head in front of the output layer, which is not applied to the whole vocabulary."""
+
+
+def output_layer(model: PreTrainedModel) -> nn.Linear:
+    """The model's output layer.
+
+    Raises:
+        ValueError: If it is not linear.
+    """
+    layer: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if not isinstance(layer, nn.Linear):
+        raise ValueError(
+            f"model: {type(model).__name__} must have a linear output layer, got {layer!r}"
+        )
+    return layer
+
+
+def scores_of_tokens(
+    layer: nn.Linear, states: torch.Tensor, token_ids: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Rows of the output layer, applied in fp32.
+
+    Args:
+        layer: The model's output layer.
+        states: Shape: [P, hidden].
+        token_ids: The rows, C of them; None for all.
+
+    Returns:
+        Shape: [P, C], fp32.
+    """
+    rows = slice(None) if token_ids is None else token_ids.to(states.device)
+    bias: torch.Tensor | None = layer.bias
+    return F.linear(
+        states.float(), layer.weight[rows].float(), None if bias is None else bias[rows].float()
+    )
+
+
+@torch.inference_mode()
+def check_output_layer(model: PreTrainedModel) -> None:
+    """See, on a few tokens, that the model's logits are what its output layer makes of the states.
+
+    Raises:
+        ValueError: If it scales or caps its logits, or has no linear output layer.
+    """
+    layer = output_layer(model)
+    rows = len(layer.weight)
+    tokens = torch.arange(8, device=model.device).remainder(rows)[None]
+    some = torch.arange(0, rows, -(-rows // _ROWS_CHECKED), device=model.device)
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    states = before_output_layer(model, model.base_model(**inputs).last_hidden_state[:, -1])
+    logits = model(**inputs).logits[:, -1, some].float()
+    # Half precision rounds the full logits; in single precision only the order of sums differs.
+    tolerance = max(4 * torch.finfo(model.dtype).eps, 1e-4) * float(logits.abs().max())
+    error = float((scores_of_tokens(layer, states, some) - logits).abs().max())
+    if getattr(model.config, "final_logit_softcapping", None) or not error <= tolerance:
+        raise ValueError(
+            f"model: {type(model).__name__} scales or caps its logits, which the losses here leave "
+            f"out (on a few tokens they differ by {error:.2g}); choose a model whose logits are "
+            "those of its output layer, such as OPT, Llama, Mistral, Qwen2 or RoBERTa"
+        )
