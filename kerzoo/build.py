@@ -69,7 +69,7 @@ def check_arguments(cls: type[Any], arguments: Mapping[str, Any], key: str, what
         if _WORDS.keys() >= set(kinds) and not any(_fits(value, kind) for kind in kinds):
             words = " or ".join(_WORDS[kind] for kind in kinds)
             raise ValueError(f"{key}.{name}: must be {words}, got {value!r}")
-        contract = getattr(sys.modules[cls.__module__], str(fields[name].type), None)
+        contract = _class_named(str(fields[name].type), cls)
         if isinstance(contract, type) and not isinstance(value, contract):
             raise ValueError(
                 f"{key}.{name}: must be an instance of {contract.__name__}, got {value!r}"
@@ -96,6 +96,12 @@ def _fits(value: Any, kind: str) -> bool:
         return isinstance(value, bool) and kind == "bool"
     types: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "None": type(None)}
     return isinstance(value, types[kind])
+
+
+def _class_named(annotation: str, cls: type[Any]) -> Any:
+    """What an annotation of a class or of one that it inherits from names, if it is in sight."""
+    modules = (sys.modules[parent.__module__] for parent in cls.__mro__)
+    return next((vars(m)[annotation] for m in modules if annotation in vars(m)), None)
 
 
 def _instantiate(target: str, arguments: dict[str, Any], key: str) -> Any:

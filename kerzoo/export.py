@@ -24,7 +24,7 @@ from kerzoo.models import HubModel, LoadedModel, ModelSource
 from kerzoo.models.base import quiet_transformers
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, ProgressBars, no_progress
-from kerzoo.records import Row, TrialFolder, write_json
+from kerzoo.records import Row, TrialFolder, score_of, write_json
 from kerzoo.trajectory import StepRecord, read_trajectory
 from kerzoo.tuning import Attached
 from kerzoo.workspace import Workspace
@@ -230,9 +230,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\ninterrupted; nothing was written", file=sys.stderr)
         return 130
     row = checkpoint.row
+    name, score = score_of(row)
     print(
         f"{options.out}: trial {row['trial_id']} ({row['arm']}) after {row['step']} steps, "
-        f"dev loss {row['dev_loss']:.4f}, accuracy {row['dev_accuracy']:.3f}"
+        f"dev loss {row['dev_loss']:.4f}, {name} {score:.3f}"
     )
     dtype = checkpoint.folder.read()["config"]["model"]["dtype"]
     print(f"It holds {KINDS[kind].replace('DIR', str(options.out)).replace('DTYPE', dtype)}")

@@ -25,10 +25,10 @@ if __name__ == "__main__":  # run as a file: the checkout is not on the path
 import torch
 from torch import nn
 
-from kerzoo.losses import LabelWordLoss
+from kerzoo.losses import LabelWordLoss, SequenceRunner, SplitLoss
 from kerzoo.models import LoadedModel, TinyOpt
 from kerzoo.optimizer import KerZOO
-from kerzoo.tasks import TokenizedSplit
+from kerzoo.tasks import LabelWordSplit, Sequences
 from kerzoo.tuning import FullTuning, LoRA, Tuning
 from kerzoo.weights import PRECISIONS, Precision
 
@@ -91,21 +91,21 @@ def make_model(shape: str, dtype: str) -> LoadedModel:
     return loaded
 
 
-def make_split(num_examples: int, length: int, vocabulary: int) -> TokenizedSplit:
+def make_split(num_examples: int, length: int, vocabulary: int) -> LabelWordSplit:
     """Random tokens in examples of one length; the label is read at the last position."""
     generator = torch.Generator().manual_seed(0)
-    return TokenizedSplit(
-        tokens=torch.randint(3, vocabulary, (num_examples * length,), generator=generator),
-        offsets=torch.arange(num_examples + 1) * length,
+    offsets = torch.arange(num_examples + 1) * length
+    tokens = torch.randint(3, vocabulary, (num_examples * length,), generator=generator)
+    return LabelWordSplit(
+        sequences=Sequences(tokens, offsets, max_length=length, num_truncated=0),
+        positions=torch.full((num_examples,), length - 1),
         labels=torch.randint(0, 2, (num_examples,), generator=generator),
         label_token_ids=torch.tensor([3, 4]),
-        max_length=length,
-        num_truncated=0,
     )
 
 
 def measure(
-    loaded: LoadedModel, loss: LabelWordLoss, tuning: Tuning, precision: Precision, rounds: int
+    loaded: LoadedModel, loss: SplitLoss, tuning: Tuning, precision: Precision, rounds: int
 ) -> Speed:
     """Train and replay one step in turn, after one of each that is not counted."""
     training, replay = [], []
@@ -167,9 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for precision in options.precision:
             loaded = make_model(options.model, options.dtype)
             split = make_split(options.batch_size, options.length, SHAPES[options.model].vocabulary)
-            speed = measure(
-                loaded, LabelWordLoss(loaded, split), TUNINGS[tuning], precision, options.rounds
-            )
+            runner = SequenceRunner(loaded, split.sequences)
+            loss = LabelWordLoss(runner, split, "cross_entropy")
+            speed = measure(loaded, loss, TUNINGS[tuning], precision, options.rounds)
             ratios[tuning, precision] = speed.ratio
             print(
                 f"{tuning:8}{precision:14}{speed.num_parameters:12,}"

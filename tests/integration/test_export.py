@@ -15,6 +15,7 @@ from tiny_trials import (
     LORA,
     LORA_LAST,
     MODEL,
+    label_word_loss,
     trial_config,
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -22,10 +23,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kerzoo.build import build
 from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.export import export, find_checkpoint
-from kerzoo.losses import LabelWordLoss
 from kerzoo.models import LoadedModel
 from kerzoo.options import TrialOptions
 from kerzoo.records import TrialFolder
+from kerzoo.tasks import LabelWordSplit
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDING = 2e-6
@@ -57,7 +58,9 @@ def metrics_of(model: Any, out: Path, trial: TrialFolder) -> Metrics:
     tokenizer = AutoTokenizer.from_pretrained(out)
     whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     loaded = LoadedModel(whole.train(False), tokenizer, "")
-    return evaluate(LabelWordLoss(loaded, options.task.tokenize(tokenizer, "dev")))
+    split = options.task.encode(tokenizer, "dev")
+    assert isinstance(split, LabelWordSplit)
+    return evaluate(label_word_loss(loaded, split), binary=True)
 
 
 @pytest.fixture(scope="module")

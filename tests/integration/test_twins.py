@@ -52,7 +52,7 @@ from kerzoo.noise import derive_key, uniform_from_key
 from kerzoo.optimizer import KerZOO
 from kerzoo.options import TrialOptions
 from kerzoo.schedules import Bandwidth, LinearSchedule
-from kerzoo.tasks import TokenizedSplit
+from kerzoo.tasks import LabelWordSplit
 from kerzoo.tuning import FullTuning, LoRA, Tuning
 from kerzoo.weights import Precision
 
@@ -163,7 +163,7 @@ def shrinkage(moves: list[tuple[list[torch.Tensor], list[float]]], method: Metho
 class Pair:
     """Two equal models with what is trained in them, and the same batches for both."""
 
-    def __init__(self, fast: nn.Module, names: list[str], split: TokenizedSplit) -> None:
+    def __init__(self, fast: nn.Module, names: list[str], split: LabelWordSplit) -> None:
         self.fast = fast
         self.slow = copy.deepcopy(fast)
         self.names = names
@@ -179,7 +179,8 @@ class Pair:
     def loss(self, model: nn.Module, step: int) -> float:
         """Cross-entropy over the label words in float64, of a padded batch's full logits."""
         indices = BatchSampler(len(self.split), BATCH, SEED).indices(step)
-        tokens, lengths, labels = self.split.batch(indices, 1)
+        tokens, lengths = self.split.sequences.batch(indices, 1)
+        labels = self.split.labels[indices]
         mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
         logits = model(input_ids=tokens, attention_mask=mask).logits
         scores = logits[torch.arange(BATCH), lengths - 1][:, self.split.label_token_ids]
@@ -253,7 +254,7 @@ def flat(tensors: list[torch.Tensor]) -> torch.Tensor:
 @contextlib.contextmanager
 def pair_of(
     loaded: LoadedModel,
-    split: TokenizedSplit,
+    split: LabelWordSplit,
     tuning: Tuning,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[Pair]:
@@ -302,7 +303,7 @@ def loaded(sst2: Path) -> LoadedModel:
 @pytest.mark.parametrize("precision", ["master", "inplace"])
 @each_tuning
 def test_mezo_is_its_twin(
-    loaded: LoadedModel, split: TokenizedSplit, tuning: Tuning, precision: Precision
+    loaded: LoadedModel, split: LabelWordSplit, tuning: Tuning, precision: Precision
 ) -> None:
     with pair_of(loaded, split, tuning) as pair:
         lr, method = RATES[tuning], Method(ConstantKernel())
@@ -314,7 +315,7 @@ def test_mezo_is_its_twin(
 @each_method
 @each_tuning
 def test_kerzoo_is_its_twin(
-    loaded: LoadedModel, split: TokenizedSplit, tuning: Tuning, name: str
+    loaded: LoadedModel, split: LabelWordSplit, tuning: Tuning, name: str
 ) -> None:
     method = METHODS[tuning][name]
     with pair_of(loaded, split, tuning) as pair:
@@ -326,7 +327,7 @@ def test_kerzoo_is_its_twin(
 @pytest.mark.parametrize("name", ["plain", "as released"])
 @each_tuning
 def test_kerzoo_in_place_is_its_twin(
-    loaded: LoadedModel, split: TokenizedSplit, tuning: Tuning, name: str
+    loaded: LoadedModel, split: LabelWordSplit, tuning: Tuning, name: str
 ) -> None:
     with pair_of(loaded, split, tuning) as pair:
         optimizer = pair.train(METHODS[tuning][name], RATES[tuning], "inplace")
@@ -336,7 +337,7 @@ def test_kerzoo_in_place_is_its_twin(
 
 @pytest.mark.parametrize("name", ["plain", "as released"])
 def test_kerzoo_in_bf16_with_a_master_copy_is_its_twin(
-    loaded: LoadedModel, split: TokenizedSplit, name: str
+    loaded: LoadedModel, split: LabelWordSplit, name: str
 ) -> None:
     with pair_of(loaded, split, FULL, torch.bfloat16) as pair:
         optimizer = pair.train(METHODS[FULL][name], RATES[FULL])
@@ -345,7 +346,7 @@ def test_kerzoo_in_bf16_with_a_master_copy_is_its_twin(
         assert pair.deviation(optimizer, twin) < BF16
 
 
-def test_mezo_in_bf16_in_place_is_its_twin(loaded: LoadedModel, split: TokenizedSplit) -> None:
+def test_mezo_in_bf16_in_place_is_its_twin(loaded: LoadedModel, split: LabelWordSplit) -> None:
     with pair_of(loaded, split, FULL, torch.bfloat16) as pair:
         optimizer = pair.train(Method(ConstantKernel()), RATES[FULL], "inplace_half", decay=0.5)
         twin = pair.train_mezo_twin(optimizer, RATES[FULL], decay=0.5)
@@ -355,7 +356,7 @@ def test_mezo_in_bf16_in_place_is_its_twin(loaded: LoadedModel, split: Tokenized
 
 @pytest.mark.parametrize("name", [name for name in METHODS[ADAPTERS] if name != "plain"])
 def test_a_twin_of_the_plain_method_is_far_from_every_option(
-    loaded: LoadedModel, split: TokenizedSplit, name: str
+    loaded: LoadedModel, split: LabelWordSplit, name: str
 ) -> None:
     with pair_of(loaded, split, ADAPTERS) as pair:
         optimizer = pair.train(METHODS[ADAPTERS][name], RATES[ADAPTERS])
