@@ -100,7 +100,7 @@ def _fits(value: Any, kind: str) -> bool:
 
 def _class_named(annotation: str, cls: type[Any]) -> Any:
     """What an annotation of a class or of one that it inherits from names, if it is in sight."""
-    modules = (sys.modules[parent.__module__] for parent in cls.__mro__)
+    modules = (sys.modules[c.__module__] for c in cls.__mro__ if c.__module__ != "builtins")
     return next((vars(m)[annotation] for m in modules if annotation in vars(m)), None)
 
 
