@@ -18,7 +18,7 @@ class GenerationTask(Task):
     """Trained on the first answer as a language model; judged by the F1 of what it writes.
 
     Decoding is greedy and ends at a line break, at the tokenizer's end of text, or after
-    `max_new_tokens`.
+    `max_new_tokens`, for which max_length leaves room, in training too.
 
     Args:
         answer: Format string of {answer}: what follows the prompt in training.
@@ -49,8 +49,8 @@ class GenerationTask(Task):
         examples = self.examples(split)
         prompts = [fill(self.prompt, example.fields) for example in examples]
         golds = [(self.answer.format(answer=example.answers[0]),) for example in examples]
-        encoded = encode_candidates(tokenizer, examples, prompts, golds, self.max_length)
         room = self.max_length - self.max_new_tokens
+        encoded = encode_candidates(tokenizer, examples, prompts, golds, room)
         return dataclasses.replace(
             encoded,
             answers=tuple(example.answers for example in examples),

@@ -64,7 +64,7 @@ def encode_candidates(
     ]
     flat = [pair for pairs in encoded for pair in pairs]
     longest = max(length for _, length in flat)
-    if longest >= max_length // 2:
+    if longest >= max_length - 2:
         raise ValueError(
             f"task.max_length must leave room for a prompt: a candidate has {longest} tokens, "
             f"got {max_length}"

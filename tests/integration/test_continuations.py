@@ -21,6 +21,7 @@ from kerzoo.tasks import (
     GenerationTask,
     MultipleChoiceTask,
 )
+from kerzoo.tasks.sources import Pool
 
 TOLERANCE = 1e-4
 SIZES: dict[str, Any] = {"num_dev": 0, "num_test": 0}
@@ -47,9 +48,9 @@ class Given(ExampleSource):
         """Of no use here."""
         return "given"
 
-    def read(self, data_dir: str | None, pool: str) -> list[Example]:
+    def read_pool(self, data_dir: str | None, pool: str) -> Pool:
         """The same for both pools."""
-        return list(self.pool)
+        return Pool(self.pool, {})
 
 
 def choices(objective: Any = "language_model") -> MultipleChoiceTask:

@@ -25,6 +25,7 @@ from kerzoo.tasks import (
     MultipleChoiceTask,
     Sequences,
 )
+from kerzoo.tasks.sources import Pool
 
 TEXTS = ("good", "an unbelievably long comedy", "the plot was dull")
 WORDS = (" terrible", " great")
@@ -47,9 +48,9 @@ class Given(ExampleSource):
         """Of no use here."""
         return "given"
 
-    def read(self, data_dir: str | None, pool: str) -> list[Example]:
+    def read_pool(self, data_dir: str | None, pool: str) -> Pool:
         """The same for both pools."""
-        return list(self.pool)
+        return Pool(self.pool, {})
 
 
 TEXT_POOL = tuple(

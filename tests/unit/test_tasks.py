@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from kerzoo.build import build
-from kerzoo.tasks import ClassificationTask, Example, MovieReviewSnippets, Sst2
+from kerzoo.tasks import ClassificationTask, Example, MovieReviewSnippets, Sst2, Task
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
 OPTIONS = sorted(path.name.removesuffix(".yaml") for path in CONF.glob("*.yaml"))
@@ -50,9 +50,10 @@ def texts(examples: list[Example]) -> list[str]:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_builds_a_binary_task_of_its_name_that_reads_no_folder(option: str) -> None:
-    task = task_of(option)
-    assert (task.name, task.binary, task.data_dir) == (option, True, None)
+def test_an_option_builds_a_task_of_its_name_that_reads_no_folder(option: str) -> None:
+    task = build(yaml.safe_load((CONF / f"{option}.yaml").read_text()), "task")
+    assert isinstance(task, Task)
+    assert (task.name, task.data_dir) == (option, None)
     assert task.fingerprint()
 
 

@@ -1,0 +1,80 @@
+"""A user's own table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from kerzoo.tasks.sources.base import Example
+from kerzoo.tasks.sources.rows import RowSource, text_of
+
+_ENDINGS = (".csv", ".tsv", ".jsonl")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table(RowSource):
+    """Rows of a CSV, TSV or JSONL file, or of any data set on the hub: texts and a label.
+
+    With it a new classification task is one file of configuration. CSV and TSV have a header; in
+    CSV texts may be quoted, in TSV they are not. Space around a text is cut.
+
+    Args:
+        fields: Columns that hold texts; a prompt refers to them.
+        label_column: Column that holds the label.
+        labels: Its values, in the order of the task's label words.
+        train_file: File in `task.data_dir` with the train pool.
+        val_file: The same for the val pool; no row of it may be in the other.
+        train_split: The hub's name for the train pool.
+        val_split: The same for the val pool.
+
+    Raises:
+        ValueError: For fewer than two labels, one named twice, or a file of another format.
+    """
+
+    fields: tuple[str, ...]
+    label_column: str = "label"
+    labels: tuple[str, ...]
+    train_file: str = "train.csv"
+    val_file: str = "val.csv"
+    train_split: str = "train"
+    val_split: str = "validation"
+    num_labels: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "fields", tuple(self.fields))
+        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "num_labels", len(self.labels))
+        if not self.fields or self.label_column in self.fields:
+            raise ValueError(
+                f"fields must be columns other than {self.label_column}, got {list(self.fields)}"
+            )
+        if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
+            raise ValueError(
+                f"labels must be at least two different values, got {list(self.labels)}"
+            )
+        for name in (self.train_file, self.val_file):
+            if not name.endswith(_ENDINGS):
+                raise ValueError(f"a file must end with {' or '.join(_ENDINGS)}, got {name!r}")
+
+    def file_names(self, pool: str) -> tuple[str, ...]:
+        """The one file."""
+        return (self.train_file if pool == "train" else self.val_file,)
+
+    def split_name(self, pool: str) -> str:
+        """The split."""
+        return self.train_split if pool == "train" else self.val_split
+
+    def column_names(self) -> Mapping[str, tuple[str, ...]]:
+        """Columns as they are called."""
+        return {name: (name,) for name in (*self.fields, self.label_column)}
+
+    def example(self, row: Mapping[str, Any]) -> Example:
+        """A row."""
+        label = row[self.label_column]
+        text = str(label).lower() if isinstance(label, bool) else str(label)
+        if text not in self.labels:
+            raise ValueError(f"expected the label {' or '.join(self.labels)}, got {text[:60]!r}")
+        fields = {name: text_of(row, name).strip() for name in self.fields}
+        return Example(fields, self.labels.index(text))
