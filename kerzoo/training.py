@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,17 +39,18 @@ def time_forward_pass(options: TrialOptions, bench: Bench, num_steps: int = 3) -
     return statistics.median(times) / options.forward_passes_per_step
 
 
-def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, float]:
+def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, Any]:
     """Do once what all trials need: fetch models, cache frozen outputs, time a forward pass.
 
     Returns:
         `model_s` and `cache_s`, durations of loading and of everything else before the first
-        step, and `forward_pass_s`, the longest among the kinds of trial.
+        step, `forward_pass_s`, the longest among the kinds of trial, and `data`: in words, what
+        of the data the models do not see.
 
     Raises:
         ValueError: When model, task and tuning of a trial do not fit each other.
     """
-    times = {"model_s": 0.0, "cache_s": 0.0, "forward_pass_s": 0.0}
+    times: dict[str, Any] = {"model_s": 0.0, "cache_s": 0.0, "forward_pass_s": 0.0, "data": []}
     kinds = {workspace_key(spec): spec for spec in specs}
     for spec in kinds.values():
         options = TrialOptions.from_config(spec.config)
@@ -61,6 +63,9 @@ def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, float
             times["cache_s"] += time.perf_counter() - start
             measured = time_forward_pass(options, bench)
             times["forward_pass_s"] = max(times["forward_pass_s"], measured)
+            for split, loss in (("train", bench.train), ("dev", bench.dev)):
+                lines = options.task.describe_losses(split, loss.runner.sequences)
+                times["data"] += [line for line in lines if line not in times["data"]]
     return times
 
 

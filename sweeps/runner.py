@@ -141,6 +141,8 @@ def prepare(plan: Plan, console: Console) -> int:
         f"Prepared: model {times['model_s']:.0f} s, data and cache {times['cache_s']:.0f} s, "
         f"one forward pass takes {times['forward_pass_s']:.2f} s."
     )
+    for line in times["data"]:
+        console.print(line, soft_wrap=True, markup=False)
     return 0
 
 

@@ -15,7 +15,7 @@ from kerzoo.tasks.sources import Example, ExampleSource
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from kerzoo.tasks.encoding import EncodedSplit
+    from kerzoo.tasks.encoding import EncodedSplit, Sequences
 
 SPLITS = ("train", "dev", "test")
 
@@ -154,6 +154,20 @@ class Task(abc.ABC):
                 f"{_pool(split)} data of {self.name}, got {asked}"
             )
         return pool[-size:] if split == "dev" else pool[:size]
+
+    def describe_losses(self, split: str, sequences: Sequences) -> list[str]:
+        """What of a split's data the model does not see: rows left out, and texts that were cut."""
+        pool = self.source.read_pool(self.data_dir, _pool(split))
+        lines = [
+            f"{self.name} {split}: {count:,} rows of the source left out: {reason}"
+            for reason, count in pool.skipped.items()
+        ]
+        if sequences.num_truncated:
+            lines.append(
+                f"{self.name} {split}: {sequences.num_truncated:,} of {len(sequences):,} inputs "
+                f"cut on the left to {sequences.max_length} tokens"
+            )
+        return lines
 
     def _draw_shots(self, pool: Sequence[Example], split: str) -> list[Example]:
         """The first k of each class in rank order for train, the next k for dev.

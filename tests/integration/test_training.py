@@ -283,7 +283,7 @@ def test_preparing_changes_no_bit_of_later_trials(
 ) -> None:
     configs = [trial_config(sst2, tuning=t) for t in (FULL, LORA_LAST, FULL_LAST)]
     times = prepare([spec_of(c) for c in configs], workspace)
-    assert set(times) == {"model_s", "cache_s", "forward_pass_s"}
+    assert set(times) == {"model_s", "cache_s", "forward_pass_s", "data"}
     assert times["forward_pass_s"] > 0
     for number, config in enumerate(configs):
         prepared = run(config, tmp_path / f"p{number}", workspace)

@@ -231,7 +231,7 @@ def test_the_command_runs_a_plan_end_to_end(sst2: Path, tmp_path: Path) -> None:
         r | {"trial_id": ""} for r in numbers(here.rows())
     ]
     prepared = call(plan, "--trial", "good", "--prepare")
-    assert set(json.loads(prepared.stdout)) == {"model_s", "cache_s", "forward_pass_s"}
+    assert set(json.loads(prepared.stdout)) == {"model_s", "cache_s", "forward_pass_s", "data"}
 
 
 @pytest.mark.slow  # a process imports torch
