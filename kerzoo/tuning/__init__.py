@@ -1,0 +1,15 @@
+"""Which parameters move: the model's own, or adapters that PEFT keeps."""
+
+from kerzoo.tuning.base import Attached, Tuning
+from kerzoo.tuning.full import FullTuning
+from kerzoo.tuning.layers import decoder_layers, first_trainable_layer
+from kerzoo.tuning.lora import LoRA
+
+__all__ = [
+    "Attached",
+    "FullTuning",
+    "LoRA",
+    "Tuning",
+    "decoder_layers",
+    "first_trainable_layer",
+]
