@@ -4,11 +4,15 @@ from kerzoo.tuning.base import Attached, Tuning
 from kerzoo.tuning.full import FullTuning
 from kerzoo.tuning.layers import decoder_layers, first_trainable_layer
 from kerzoo.tuning.lora import LoRA
+from kerzoo.tuning.prefix import PrefixTuning
+from kerzoo.tuning.prompt import PromptTuning
 
 __all__ = [
     "Attached",
     "FullTuning",
     "LoRA",
+    "PrefixTuning",
+    "PromptTuning",
     "Tuning",
     "decoder_layers",
     "first_trainable_layer",
