@@ -2,6 +2,7 @@
 
 from kerzoo.tuning.base import Attached, Tuning
 from kerzoo.tuning.full import FullTuning
+from kerzoo.tuning.head import HeadTuning
 from kerzoo.tuning.ia3 import IA3
 from kerzoo.tuning.layers import decoder_layers, first_trainable_layer
 from kerzoo.tuning.lora import LoRA
@@ -12,6 +13,7 @@ __all__ = [
     "IA3",
     "Attached",
     "FullTuning",
+    "HeadTuning",
     "LoRA",
     "PrefixTuning",
     "PromptTuning",
