@@ -106,14 +106,19 @@ def export(
         What the folder holds, a key of `KINDS`.
 
     Raises:
-        ValueError: If the folder is not empty, the trial ran with another version of the method
-            or on a device that is not here, its log ends too early, or model and data are not
-            those that it ran with.
+        ValueError: If the folder is not empty, the adapters cannot be merged, the trial ran with
+            another version of the method or on a device that is not here, its log ends too early,
+            or model and data are not those that it ran with.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out}: must be new or an empty folder; nothing is overwritten")
     content = checkpoint.folder.read()
     options = _read_options(checkpoint.folder.path, content)
+    if merge and not options.tuning.can_be_merged:
+        raise ValueError(
+            f"--merge: {type(options.tuning).__name__} puts virtual tokens in front of the input, "
+            "which no model without adapters does; leave --merge out"
+        )
     steps = _read_steps(checkpoint)
     torch.set_num_threads(options.training.threads)
     loaded = Workspace(progress=progress).load(options)

@@ -31,8 +31,8 @@ class TrialCost:
 
     Attributes:
         forward_passes: The whole budget.
-        memory_gib: The process, the weights, the fp32 copies of the trainable ones (master,
-            momentum), and the activations of a batch.
+        memory_gib: The process, the weights, those that the tuning adds, the fp32 copies of the
+            trainable ones (master, momentum), and the activations of a batch.
         device_s: Seconds of one device (a GPU, or the trial's CPU threads).
     """
 
@@ -48,18 +48,18 @@ def estimate_trial(options: TrialOptions, forward_pass_s: float | None = None) -
     the last k layers only their share of the parameters computes. Three passes over the
     trainable weights for each pair of forward passes are added.
     """
-    model, training = options.model, options.training
-    layers = options.tuning.last_layers or model.num_layers
+    model, training, tuning = options.model, options.training, options.tuning
+    layers = model.num_layers if tuning.last_layers is None else tuning.last_layers
     share = min(1.0, layers / model.num_layers)
-    trainable = options.tuning.count_parameters(
-        model.num_parameters, model.num_layers, model.hidden_size
-    )
+    trainable = tuning.count_parameters(model.sizes)
     width = BYTES[model.dtype]
-    tokens = training.batch_size * options.task.max_length
+    tokens = training.batch_size * (options.task.max_length + tuning.prepended_tokens)
     activations = tokens * model.hidden_size * 16 * width
+    if tuning.is_copied_per_sequence:
+        activations += training.batch_size * trainable * width
     copies = options.momentum.num_copies + (training.precision == "master")
-    memory = (model.num_parameters * width + trainable * 4 * copies + activations) / GIB
-    memory += PROCESS_GIB[training.device]
+    memory = (model.num_parameters * width + activations + trainable * 4 * copies) / GIB
+    memory += tuning.added_bytes(model.sizes, width) / GIB + PROCESS_GIB[training.device]
     if forward_pass_s is None:
         rate = FLOPS_PER_S[training.device] * (training.threads if training.device == "cpu" else 1)
         noise_s = trainable * 12 / MEMORY_BYTES_PER_S[training.device]

@@ -113,10 +113,7 @@ def _arms(plan: Plan) -> Table:
         rows[key].append(options)
         kernels[key] = spec.choices["kernel"]
     for (arm, tuning), members in sorted(rows.items()):
-        model = members[0].model
-        trainable = members[0].tuning.count_parameters(
-            model.num_parameters, model.num_layers, model.hidden_size
-        )
+        trainable = members[0].tuning.count_parameters(members[0].model.sizes)
         table.add_row(
             arm,
             str(len(members)),

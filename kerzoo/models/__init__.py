@@ -3,6 +3,7 @@
 from kerzoo.models.base import LoadedModel, ModelSource
 from kerzoo.models.hub import HubModel
 from kerzoo.models.packaged import PackagedSmolLM2
+from kerzoo.models.sizes import ModelSizes
 from kerzoo.models.tiny import TinyOpt
 
-__all__ = ["HubModel", "LoadedModel", "ModelSource", "PackagedSmolLM2", "TinyOpt"]
+__all__ = ["HubModel", "LoadedModel", "ModelSizes", "ModelSource", "PackagedSmolLM2", "TinyOpt"]

@@ -13,12 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerzoo.assets import sha256_of_file
+from kerzoo.models.sizes import ModelSizes
 from kerzoo.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("float32", "bfloat16", "float16")
+SIZES = (
+    "layer_parameters",
+    "head_parameters",
+    "embedding_size",
+    "key_value_size",
+    "feedforward_size",
+)
+"""Sizes that follow from the others where they are null; they decide no number of a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +70,11 @@ class ModelSource(abc.ABC):
         num_layers: For estimates of cost.
         hidden_size: For estimates of cost.
         path: A local Hugging Face folder that is read instead, or null.
+        layer_parameters: Of one layer; null is OPT's and RoBERTa's number for this hidden_size.
+        head_parameters: Of the output layer; null is all that is outside the layers.
+        embedding_size: Width of the token embeddings; null is hidden_size.
+        key_value_size: Width of keys and values; null is hidden_size.
+        feedforward_size: Width inside a layer's second half; null is 4 · hidden_size.
 
     Raises:
         ValueError: For a value outside its range.
@@ -72,6 +86,11 @@ class ModelSource(abc.ABC):
     num_layers: int
     hidden_size: int
     path: str | None = None
+    layer_parameters: int | None = None
+    head_parameters: int | None = None
+    embedding_size: int | None = None
+    key_value_size: int | None = None
+    feedforward_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -80,6 +99,27 @@ class ModelSource(abc.ABC):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be an integer ≥ 1, got {value!r}")
+        for name in SIZES:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be an integer ≥ 1 or null, got {value!r}")
+
+    @property
+    def sizes(self) -> ModelSizes:
+        """What the model's parameters are counted from."""
+        hidden = self.hidden_size
+        layer = self.layer_parameters or 12 * hidden**2 + 13 * hidden
+        outside = max(1, self.num_parameters - self.num_layers * layer)
+        return ModelSizes(
+            num_parameters=self.num_parameters,
+            num_layers=self.num_layers,
+            hidden_size=hidden,
+            layer_parameters=layer,
+            head_parameters=self.head_parameters or outside,
+            embedding_size=self.embedding_size or hidden,
+            key_value_size=self.key_value_size or hidden,
+            feedforward_size=self.feedforward_size or 4 * hidden,
+        )
 
     def fingerprint(self) -> str:
         """Identity of the weights, the same on every machine; needs no network.

@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from kerzoo.models.base import ModelSource
+from kerzoo.models.base import SIZES, ModelSource
 from kerzoo.progress import Progress
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class TinyOpt(ModelSource):
 
     def source_fingerprint(self) -> str:
         """Hash of sizes, seed and vocabulary."""
-        labels = ("name", "dtype", "num_parameters", "path")
+        labels = ("name", "dtype", "num_parameters", "path", *SIZES)
         sizes = {k: v for k, v in dataclasses.asdict(self).items() if k not in labels}
         identity = json.dumps([sizes, _WORDS, _PIECES], sort_keys=True)
         return f"tiny-opt@sha256:{hashlib.sha256(identity.encode()).hexdigest()}"

@@ -95,6 +95,60 @@ def test_cached_layers_cost_less_and_full_tuning_needs_more_memory() -> None:
     assert cost.estimate_trial(full).memory_gib > cost.estimate_trial(whole).memory_gib
 
 
+ADAPTERS = {  # of OPT-13B (40 layers, hidden size 5120) and Llama 3.2 (16, 2048, keys 512)
+    ("opt-13b", "full"): 12_853_473_280,
+    ("opt-13b", "full_last6"): 6 * (12 * 5120**2 + 13 * 5120),
+    ("opt-13b", "lora"): 40 * 2 * 8 * (5120 + 5120),
+    ("opt-13b", "lora_last6"): 6 * 2 * 8 * (5120 + 5120),
+    ("opt-13b", "prefix"): 5 * 40 * 2 * 5120,
+    ("opt-13b", "prompt"): 5 * 5120,
+    ("opt-13b", "ia3"): 40 * (5120 + 5120 + 4 * 5120),
+    ("opt-13b", "head"): 50272 * 5120,
+    ("opt-350m", "prompt"): 5 * 512,
+    ("opt-350m", "head"): 50272 * 512,
+    ("llama-3.2-1b", "full_last6"): 6 * 60_821_504,
+    ("llama-3.2-1b", "lora"): 16 * 8 * ((2048 + 2048) + (2048 + 512)),
+    ("llama-3.2-1b", "prefix"): 5 * 16 * 2 * 512,
+    ("llama-3.2-1b", "ia3"): 16 * (512 + 512 + 8192),
+    ("llama-3.2-1b", "head"): 128_256 * 2048,
+}
+
+
+@pytest.mark.parametrize(("chosen", "count"), ADAPTERS.items())
+def test_a_plan_states_exactly_how_many_parameters_a_mode_trains(
+    chosen: tuple[str, str], count: int
+) -> None:
+    options = options_of(f"model={chosen[0]}", f"tuning={chosen[1]}")
+    assert options.tuning.count_parameters(options.model.sizes) == count
+
+
+def test_memory_counts_what_a_mode_adds_to_the_model() -> None:
+    """In fp16 with an fp32 master copy, beside the activations of one batch."""
+    memory, options = {}, {}
+    for mode in ("prefix", "prompt", "ia3", "lora", "head", "full"):
+        options[mode] = options_of("model=opt-13b", f"tuning={mode}", "training.precision=master")
+        memory[mode] = cost.estimate_trial(options[mode]).memory_gib * cost.GIB
+    assert memory["ia3"] < memory["prompt"] < memory["lora"] < memory["prefix"] < memory["head"]
+    assert memory["head"] < memory["full"]
+    count = {m: o.tuning.count_parameters(o.model.sizes) for m, o in options.items()}
+    batch = options["prefix"].training.batch_size
+    base = memory["ia3"] - 8 * count["ia3"]  # an adapter in fp32, and its master copy
+    assert memory["lora"] - base == pytest.approx(8 * count["lora"])
+    assert memory["prefix"] - base == pytest.approx((8 + 2 * batch) * count["prefix"])
+    assert memory["head"] - base == pytest.approx((2 + 4) * count["head"])
+    assert memory["full"] - base == pytest.approx(4 * count["full"])
+    prompt = batch * 5 * 5120 * 16 * 2  # activations of five more tokens a sequence
+    assert memory["prompt"] - base == pytest.approx(8 * count["prompt"] + prompt)
+
+
+def test_only_what_is_computed_takes_time() -> None:
+    durations = {
+        mode: cost.estimate_trial(options_of("model=opt-13b", f"tuning={mode}")).device_s
+        for mode in ("head", "lora_last6", "prefix", "prompt")
+    }
+    assert durations["head"] < durations["lora_last6"] < durations["prefix"] < durations["prompt"]
+
+
 def test_a_plans_cost_adds_up_its_trials() -> None:
     trials = [options_of("training.forward_passes=144"), options_of("training.forward_passes=288")]
     summary = cost.summarise(trials, HalvingRule(2.0), num_arms=1, num_seeds=1, forward_pass_s=0.25)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import AutoTokenizer
+from tiny_models import sizes_of
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from kerzoo.build import build
@@ -128,6 +129,44 @@ def test_a_wrong_value_is_refused(change: dict[str, Any], message: str) -> None:
         hub_model(**change)
 
 
+@pytest.mark.parametrize("name", ["layer_parameters", "head_parameters", "key_value_size"])
+def test_a_size_that_may_be_left_out_is_positive_where_it_is_given(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be an integer ≥ 1 or null, got 0"):
+        hub_model(**{name: 0})
+
+
+OPT: dict[str, Any] = {"model_type": "opt", "vocab_size": 50272}
+LLAMA: dict[str, Any] = {"model_type": "llama", "tie_word_embeddings": True}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "opt-125m": OPT | {"num_attention_heads": 12},
+    "opt-350m": OPT
+    | {"num_attention_heads": 16, "word_embed_proj_dim": 512, "do_layer_norm_before": False},
+    "opt-1.3b": OPT | {"num_attention_heads": 32},
+    "opt-2.7b": OPT | {"num_attention_heads": 32},
+    "opt-6.7b": OPT | {"num_attention_heads": 32},
+    "opt-13b": OPT | {"num_attention_heads": 40},
+    "llama-3.2-1b": LLAMA
+    | {"num_attention_heads": 32, "num_key_value_heads": 8}
+    | {"intermediate_size": 8192, "vocab_size": 128256},
+    "smollm2-135m": LLAMA
+    | {"num_attention_heads": 9, "num_key_value_heads": 3}
+    | {"intermediate_size": 1536, "vocab_size": 49152},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_sizes_of_an_option_are_those_of_the_published_architecture(name: str) -> None:
+    source = source_of(name)
+    config = {"hidden_size": source.hidden_size, "num_hidden_layers": source.num_layers}
+    config |= PUBLISHED[name]
+    if config["model_type"] == "opt":
+        config = {"ffn_dim": 4 * source.hidden_size} | config
+        config = {"word_embed_proj_dim": source.hidden_size} | config
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    assert sizes_of(model) == source.sizes
+
+
 # The stand-in.
 
 
@@ -137,6 +176,7 @@ def test_the_stand_in_has_the_size_that_its_option_states() -> None:
     assert sum(p.numel() for p in model.parameters()) == source.num_parameters
     assert model.config.num_hidden_layers == source.num_layers
     assert model.config.hidden_size == source.hidden_size
+    assert sizes_of(model) == source.sizes
 
 
 def test_a_loaded_model_is_ready_for_evaluation_only(loaded: LoadedModel) -> None:

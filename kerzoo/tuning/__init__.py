@@ -1,0 +1,23 @@
+"""Which parameters move: the model's own, or adapters that PEFT keeps."""
+
+from kerzoo.tuning.base import Attached, Tuning
+from kerzoo.tuning.full import FullTuning
+from kerzoo.tuning.head import HeadTuning
+from kerzoo.tuning.ia3 import IA3
+from kerzoo.tuning.layers import decoder_layers, first_trainable_layer
+from kerzoo.tuning.lora import LoRA
+from kerzoo.tuning.prefix import PrefixTuning
+from kerzoo.tuning.prompt import PromptTuning
+
+__all__ = [
+    "IA3",
+    "Attached",
+    "FullTuning",
+    "HeadTuning",
+    "LoRA",
+    "PrefixTuning",
+    "PromptTuning",
+    "Tuning",
+    "decoder_layers",
+    "first_trainable_layer",
+]
