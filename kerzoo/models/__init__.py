@@ -3,6 +3,6 @@
 from kerzoo.models.base import LoadedModel, ModelSource
 from kerzoo.models.hub import HubModel
 from kerzoo.models.packaged import PackagedSmolLM2
-from kerzoo.models.tiny import TinyOpt
+from kerzoo.models.tiny import TinyOpt, TinyRoberta
 
-__all__ = ["HubModel", "LoadedModel", "ModelSource", "PackagedSmolLM2", "TinyOpt"]
+__all__ = ["HubModel", "LoadedModel", "ModelSource", "PackagedSmolLM2", "TinyOpt", "TinyRoberta"]
