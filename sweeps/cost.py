@@ -31,8 +31,9 @@ class TrialCost:
 
     Attributes:
         forward_passes: The whole budget.
-        memory_gib: The process, the weights, the fp32 copies of the trainable ones (master,
-            momentum), and the activations of a batch.
+        memory_gib: The process, the weights, and the larger of two: the trainable weights once
+            more, while they become one vector; their fp32 copies (master, momentum) and the
+            activations of a batch. There is no key-value cache.
         device_s: Seconds of one device (a GPU, or the trial's CPU threads).
     """
 
@@ -58,8 +59,8 @@ def estimate_trial(options: TrialOptions, forward_pass_s: float | None = None) -
     tokens = training.batch_size * options.task.max_length
     activations = tokens * model.hidden_size * 16 * width
     copies = options.momentum.num_copies + (training.precision == "master")
-    memory = (model.num_parameters * width + trainable * 4 * copies + activations) / GIB
-    memory += PROCESS_GIB[training.device]
+    later = max(trainable * width, trainable * 4 * copies + activations)
+    memory = (model.num_parameters * width + later) / GIB + PROCESS_GIB[training.device]
     if forward_pass_s is None:
         rate = FLOPS_PER_S[training.device] * (training.threads if training.device == "cpu" else 1)
         noise_s = trainable * 12 / MEMORY_BYTES_PER_S[training.device]
