@@ -71,7 +71,9 @@ def check_arguments(cls: type[Any], arguments: Mapping[str, Any], key: str, what
             raise ValueError(f"{key}.{name}: must be {words}, got {value!r}")
         contract = getattr(sys.modules[cls.__module__], str(fields[name].type), None)
         if isinstance(contract, type) and not isinstance(value, contract):
-            raise ValueError(f"{key}.{name}: must be a {contract.__name__}, got {value!r}")
+            raise ValueError(
+                f"{key}.{name}: must be an instance of {contract.__name__}, got {value!r}"
+            )
 
 
 _WORDS = {

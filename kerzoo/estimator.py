@@ -12,6 +12,9 @@ from kerzoo.noise import derive_key, uniform_from_key
 from kerzoo.schedules import Bandwidth, ConstantSchedule, Schedule, gain_at
 from kerzoo.weights import Factors, FlatWeights, pair
 
+_LARGEST = 3.4028234e38
+"""Of fp32."""
+
 RadiusScope = Literal["step", "tensor"]
 RADIUS_SCOPES: tuple[RadiusScope, ...] = ("step", "tensor")
 
@@ -62,9 +65,9 @@ class Estimate:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss or a coefficient is not finite; such an estimate must not be applied."""
+        """Whether a loss or a coefficient is not finite in fp32; it must not be applied then."""
         numbers = [*self.losses, *(c for factors in self.coefficients for c in factors)]
-        return not all(map(math.isfinite, numbers))
+        return not all(abs(number) <= _LARGEST for number in numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +108,8 @@ class Estimator:
             raise ValueError(f"perturbation_scale must be > 0, got {self.perturbation_scale}")
         if self.num_directions < 1:
             raise ValueError(f"num_directions must be at least 1, got {self.num_directions}")
+        if not 0 <= self.seed < 1 << 63:
+            raise ValueError(f"seed must lie in [0, 2^63), got {self.seed}")
         if self.num_steps is not None and self.num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
         if self.r_scope not in RADIUS_SCOPES:
@@ -137,7 +142,9 @@ class Estimator:
             num_tensors: How many tensors draw an r of their own, where they do.
         """
         key = derive_key(self.seed, "radii", step, direction)
-        width = self.bandwidth.half_width_at(step, self.num_steps)
+        width = 1.0
+        if self.kernel.has_bandwidth:
+            width = self.bandwidth.half_width_at(step, self.num_steps)
         count = num_tensors if self.r_scope == "tensor" else 1
         drawn = [
             self.kernel.draw(uniform_from_key(key, tensor), width, self.bandwidth.rescale)

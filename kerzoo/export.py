@@ -21,6 +21,7 @@ import torch
 from kerzoo import METHOD_VERSION
 from kerzoo.identity import trial_id
 from kerzoo.models import HubModel, LoadedModel, ModelSource
+from kerzoo.models.base import quiet_transformers
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, ProgressBars, no_progress
 from kerzoo.records import Row, TrialFolder, write_json
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 KINDS = {
-    "model": "the whole model; load it with AutoModelForCausalLM.from_pretrained(DIR)",
-    "adapters": "the adapters alone, and where their base is; "
-    "load both with AutoPeftModelForCausalLM.from_pretrained(DIR)",
-    "adapters without base": "the adapters alone, of a model that was made from a config and "
-    "lies nowhere; --merge writes a whole model, or make the base as kerzoo.json says and then "
-    "PeftModel.from_pretrained(base, DIR)",
+    "model": "the whole model: AutoModelForCausalLM.from_pretrained('DIR')",
+    "adapters": "adapters, and where their base is: "
+    "AutoPeftModelForCausalLM.from_pretrained('DIR', dtype='DTYPE') loads both",
+    "adapters without base": "adapters of a model that was made from a config and lies nowhere. "
+    "--merge writes a whole model instead; or make the base, "
+    "kerzoo.build.build(about['config']['model'], 'model').load('cpu').model with the content of "
+    "DIR/kerzoo.json as about, and then PeftModel.from_pretrained(base, 'DIR')",
 }
 """What a folder can hold, in words."""
 
@@ -123,7 +125,8 @@ def export(
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
             folder = Path(temporary) / out.name
-            kind = _save(attached, loaded, options.model, folder, merge)
+            with quiet_transformers():
+                kind = _save(attached, loaded, options.model, folder, merge)
             about = {key: content[key] for key in ("trial_id", "arm", "config", "method_version")}
             about |= {"row": checkpoint.row, "holds": kind, "base": loaded.revision}
             write_json(folder / "kerzoo.json", about)
@@ -167,7 +170,7 @@ def _save(
     attached: Attached, loaded: LoadedModel, source: ModelSource, folder: Path, merge: bool
 ) -> str:
     """Write model or adapters, and tokenizer; returns what was written."""
-    from peft import PeftModel
+    from peft import PeftModel, TaskType
 
     model: PreTrainedModel | PeftModel = attached.model
     loaded.model.config.use_cache = True  # training did without
@@ -176,6 +179,7 @@ def _save(
         base, revision = _find_base(loaded.model, source)
         config = model.peft_config["default"]
         config.base_model_name_or_path, config.revision = base, revision
+        config.task_type = TaskType.CAUSAL_LM
         # "auto" would ask the hub for the base model's vocabulary.
         model.save_pretrained(str(folder), save_embedding_layers=False)
         return "adapters" if base else "adapters without base"
@@ -200,9 +204,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Face folder, rebuilt from the log of its steps, which takes no forward pass. The "
         "checkpoint of lowest dev loss is taken; trials that were stopped or interrupted count.",
         epilog="Then: AutoModelForCausalLM.from_pretrained(DIR), with adapters "
-        "AutoPeftModelForCausalLM.from_pretrained(DIR). DIR/kerzoo.json says which trial and step "
-        "it is, and its figures. Exit codes: 0 done; 2 something is wrong, and nothing was "
-        "written; 130 interrupted.",
+        "AutoPeftModelForCausalLM.from_pretrained(DIR, dtype=...). DIR/kerzoo.json says which "
+        "trial and step it is, and its figures. Exit codes: 0 done; 2 something is wrong, and "
+        "nothing was written; 130 interrupted.",
     )
     parser.add_argument("results", type=Path, help="results/NAME, written by sweep.py")
     parser.add_argument(
@@ -230,7 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{options.out}: trial {row['trial_id']} ({row['arm']}) after {row['step']} steps, "
         f"dev loss {row['dev_loss']:.4f}, accuracy {row['dev_accuracy']:.3f}"
     )
-    print(f"It holds {KINDS[kind].replace('DIR', str(options.out))}")
+    dtype = checkpoint.folder.read()["config"]["model"]["dtype"]
+    print(f"It holds {KINDS[kind].replace('DIR', str(options.out)).replace('DTYPE', dtype)}")
     return 0
 
 

@@ -80,8 +80,10 @@ def signature(options: TrialOptions, config: dict[str, Any]) -> str:
         rate *= options.learning_rate_schedule.factor_at(step, options.num_steps)
         for direction in range(min(training.num_directions, 2)):
             for draw in estimator.draw(step, direction, num_tensors=3):
-                points += [scale * r for r in draw.radii]
-                factors += [rate * weight / scale for weight in draw.weights]
+                drawn = list(zip(draw.radii, draw.weights, strict=True))
+                drawn = drawn if len(set(drawn)) > 1 else drawn[:1]  # as one r for all tensors
+                points += [scale * radius for radius, _ in drawn]
+                factors += [rate * weight / scale for _, weight in drawn]
     if not (options.clipping.is_active or training.weight_decay):
         size = max(map(abs, factors))
         factors = [factor / size for factor in factors]

@@ -139,7 +139,7 @@ class _Plain(MomentumState):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        assert not state
+        pass
 
 
 class _Buffer(MomentumState):
@@ -155,8 +155,9 @@ class _Buffer(MomentumState):
         for key, factors in zip(keys, coefficients, strict=True):
             self.weights.add_(self.buffer, key, factors)
         theta = self.weights.theta
-        for piece, rate in self.weights.pieces(slice(0, len(self.weights)), learning_rates):
-            theta[piece].add_(self.buffer[piece].to(theta.dtype), alpha=-rate)
+        for where in self.weights.noise.chunks:  # whole, half precision rounds by thread count
+            for piece, rate in self.weights.pieces(where, learning_rates):
+                theta[piece].add_(self.buffer[piece].to(theta.dtype), alpha=-rate)
         self.weights.restore_()
 
     def state_dict(self) -> dict[str, Any]:

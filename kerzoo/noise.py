@@ -16,7 +16,7 @@ import hashlib
 import math
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
@@ -144,6 +144,12 @@ class NoiseEngine:
         self._scales: dict[int, float] = {}
         parallel = device.type == "cpu" and num_threads > 1 and self.num_chunks > 1
         self._pool = ThreadPoolExecutor(num_threads, "noise") if parallel else None
+
+    @property
+    def chunks(self) -> Iterator[slice]:
+        """The ranges of the chunks, in order."""
+        for start in range(0, self.num_elements, self.chunk_elements):
+            yield slice(start, min(start + self.chunk_elements, self.num_elements))
 
     def for_each_chunk(self, key: int, function: Callable[[slice, torch.Tensor], None]) -> None:
         """Call `function(range, u[range])` once for every chunk of the direction `key`.

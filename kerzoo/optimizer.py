@@ -40,8 +40,8 @@ class KerZOO(torch.optim.Optimizer):
 
     `state_dict()` and `load_state_dict()`, together with the model's, resume a run bit for bit;
     in half precision the fp32 master copy is part of it. Parameters written to from outside
-    between two steps are taken over as they are, and so is a changed `lr` of a group, so that
-    torch's learning-rate schedulers work too.
+    between two steps are taken over as they are (but `CoupledCopy` has copies of its own), and so
+    is a changed `lr` of a group, so that torch's learning-rate schedulers work too.
 
     Args:
         params: Trainable parameters of one device and dtype, or groups of them; a group may have
@@ -151,6 +151,7 @@ class KerZOO(torch.optim.Optimizer):
     @torch.no_grad()
     def replay(self, losses: Sequence[float]) -> None:
         """Make the step again that gave these losses, bit for bit, without a forward pass."""
+        self.weights.adopt_()
         for key, points in self.estimator.points(self.weights, self.last_step):
             self.weights.retrace_(key, points)
         num_tensors = len(self.weights.sizes)
@@ -180,14 +181,22 @@ class KerZOO(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """torch's state, and what the momentum remembers and the master copy holds beyond it."""
-        own: dict[str, Any] = {"momentum": self._momentum.state_dict()}
+        kind = type(self._momentum).__name__
+        own: dict[str, Any] = {"kind": kind, "momentum": self._momentum.state_dict()}
         if self.weights.theta.dtype != self.weights.working.dtype:
             own["theta"] = self.weights.theta.clone()
         return {**super().state_dict(), "kerzoo": own}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; load the model's own state first."""
+        """Go on from a state; load the model's own state first.
+
+        Raises:
+            ValueError: If the state is not one of this class with the same kind of momentum.
+        """
+        kind = type(self._momentum).__name__
+        if state_dict.get("kerzoo", {}).get("kind") != kind:
+            raise ValueError(f"state_dict must be that of a KerZOO with the momentum state {kind}")
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "kerzoo"})
         own = state_dict["kerzoo"]
         if "theta" in own:

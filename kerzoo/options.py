@@ -189,7 +189,9 @@ class TrialOptions:
 
     def estimator(self) -> Estimator:
         """The estimator of a run of this trial."""
-        dtype: torch.dtype = getattr(torch, self.model.dtype)
+        # PEFT keeps adapters in fp32 whatever the base model's dtype.
+        name = self.model.dtype if self.tuning.changes_base_model else "float32"
+        dtype: torch.dtype = getattr(torch, name)
         return self.optimizer([nn.Parameter(torch.zeros(1, dtype=dtype))]).estimator
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> KerZOO:

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from kerzoo.kernels import ConstantKernel, Kernel, PolynomialKernel
+from kerzoo.momentum import HeavyBall
 from kerzoo.noise import derive_key
 from kerzoo.optimizer import KerZOO
+from kerzoo.schedules import Bandwidth, LinearSchedule
 
 
 def network() -> nn.Sequential:
@@ -132,3 +134,67 @@ def test_the_global_generator_is_untouched() -> None:
     before = torch.get_rng_state()
     KerZOO(model.parameters(), lr=1e-2).step(lambda: loss_of(model))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_model_loaded_after_the_optimizer_was_made_replays_from_what_was_loaded() -> None:
+    model, fresh = network(), network()
+    optimizer = KerZOO(model.parameters(), lr=1e-2)
+    for _ in range(3):
+        optimizer.step(lambda: loss_of(model))
+    resumed = KerZOO(fresh.parameters(), lr=1e-2)
+    fresh.load_state_dict(model.state_dict())
+    resumed.load_state_dict(optimizer.state_dict())
+    estimate = optimizer.estimate(lambda: loss_of(model))
+    optimizer.apply(estimate)
+    resumed.replay(estimate.losses)
+    for a, b in zip(model.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_mezo_takes_no_notice_of_a_shrinking_bandwidth() -> None:
+    model = network()
+    shrinking = Bandwidth(1.0, LinearSchedule())
+    KerZOO(model.parameters(), 1e-2, ConstantKernel(), bandwidth=shrinking).step(
+        lambda: loss_of(model)
+    )
+
+
+def test_float64_weights_keep_all_their_digits() -> None:
+    model = network().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1e-12)
+    before = [p.clone() for p in model.parameters()]
+    inputs = INPUTS.double()
+    optimizer = KerZOO(model.parameters(), lr=0.0)
+    optimizer.step(lambda: model(inputs).square().mean())
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_model_that_was_cast_afterwards_is_refused() -> None:
+    model = network()
+    optimizer = KerZOO(model.parameters(), lr=1e-2)
+    model.double()
+    with pytest.raises(ValueError, match="after the optimizer was made"):
+        optimizer.step(lambda: 0.0)
+
+
+def test_a_state_of_another_momentum_is_refused() -> None:
+    plain = KerZOO(network().parameters(), lr=1e-2)
+    heavy = KerZOO(network().parameters(), lr=1e-2, momentum=HeavyBall())
+    for a, b in ((plain, heavy), (heavy, plain)):
+        with pytest.raises(ValueError, match="state_dict must be that of a KerZOO with"):
+            a.load_state_dict(b.state_dict())
+
+
+def test_a_loss_difference_beyond_single_precision_is_refused_and_changes_nothing() -> None:
+    model = network()
+    optimizer = KerZOO(model.parameters(), lr=1e-2)
+    losses = iter((1e39, -1e39))
+    with pytest.raises(ValueError, match="estimate must be finite"):
+        optimizer.step(lambda: next(losses))
+
+
+def test_a_seed_that_fits_no_key_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"seed must lie in \[0, 2\^63\)"):
+        KerZOO(network().parameters(), lr=1e-2, seed=1 << 63)

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from tiny_trials import LORA, MEZO, trial_config
+from tiny_trials import FULL, LORA, MEZO, trial_config
 
 from kerzoo.kernels import ConstantKernel, PolynomialKernel
 from kerzoo.options import PARTS, TrainingOptions, TrialOptions
@@ -157,6 +157,11 @@ def test_a_step_costs_two_passes_a_direction_and_only_whole_steps_count() -> Non
     assert (four.forward_passes_per_step, four.num_steps) == (4, 12)
 
 
+def test_adapters_of_a_half_precision_model_are_in_single_precision_and_may_move_in_place() -> None:
+    half = {"model.dtype": "bfloat16", "training.precision": "inplace"}
+    assert options(half | {"tuning": LORA}).training.precision == "inplace"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -164,8 +169,8 @@ def test_a_step_costs_two_passes_a_direction_and_only_whole_steps_count() -> Non
         ({"training.precision": "half"}, r"^training\.precision must be master, inplace or "),
         ({"training.weight_decay": -0.1}, r"^training\.weight_decay must be a number ≥ 0"),
         (
-            {"training.precision": "inplace", "model.dtype": "bfloat16"},
-            r"^training\.precision=inplace with bfloat16 .* just measured.*precision=inplace_half",
+            {"training.precision": "inplace", "model.dtype": "bfloat16", "tuning": FULL},
+            r"^training\.precision=inplace with bfloat16 .*just measured.*precision=inplace_half",
         ),
         ({"training.precision": "inplace_half"}, r"^training\.precision=inplace_half is for half"),
         (
@@ -232,7 +237,7 @@ def test_training_must_be_a_mapping(node: Any) -> None:
         ("model.dtype", "float64", "model: dtype must be one of float32, bfloat16, float16"),
         ("model.path", 7, "model.path: must be text or null, got 7"),
         ("task.source._target_", "os.system", "task.source._target_: must name a class inside"),
-        ("task.source", None, "task: source must be an ExampleSource, got None"),
+        ("task.source", None, "task.source: must be an instance of ExampleSource, got None"),
         ("task.num_train", -1, "task: num_train must be an integer ≥ 0, got -1"),
     ],
 )
