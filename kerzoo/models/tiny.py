@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from kerzoo.models.base import ModelSource
 from kerzoo.models.vocabulary import VOCABULARY, make_opt_tokenizer, make_roberta_tokenizer
@@ -31,10 +31,14 @@ class TinyModel(ModelSource):
         init_std: Standard deviation of the weights.
         seed: Of the weights.
 
+    Attributes:
+        kind: In front of the fingerprint.
+
     Raises:
         ValueError: For sizes that do not fit each other, or if a path is set.
     """
 
+    kind: ClassVar[str]
     num_heads: int
     num_positions: int
     init_std: float
@@ -61,7 +65,7 @@ class TinyModel(ModelSource):
         sizes = {k: v for k, v in dataclasses.asdict(self).items() if k not in labels}
         identity = json.dumps([sizes, VOCABULARY], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()
-        return f"{type(self).__name__}@sha256:{digest}"
+        return f"{self.kind}@sha256:{digest}"
 
     def check_source(self) -> None:
         """Always available."""
@@ -97,6 +101,8 @@ class TinyModel(ModelSource):
 class TinyOpt(TinyModel):
     """OPT: a causal language model whose texts begin with `</s>`."""
 
+    kind = "tiny-opt"
+
     def make_tokenizer(self) -> PreTrainedTokenizerBase:
         """Byte-level BPE with `</s>` in front."""
         return make_opt_tokenizer()
@@ -127,6 +133,8 @@ class TinyOpt(TinyModel):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TinyRoberta(TinyModel):
     """RoBERTa: a masked language model whose texts stand between `<s>` and `</s>`."""
+
+    kind = "tiny-roberta"
 
     def make_tokenizer(self) -> PreTrainedTokenizerBase:
         """Byte-level BPE with `<s>` in front and `</s>` behind, and a `<mask>`."""
