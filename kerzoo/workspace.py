@@ -52,11 +52,15 @@ class Workspace:
     Args:
         num_threads: Threads for one-time preparation; changes no bit of any result.
         progress: Told about long preparations.
+        num_devices: GPUs over which a model is spread.
     """
 
-    def __init__(self, num_threads: int = 1, progress: Progress = no_progress) -> None:
+    def __init__(
+        self, num_threads: int = 1, progress: Progress = no_progress, num_devices: int = 1
+    ) -> None:
         self.num_threads = num_threads
         self.progress = progress
+        self.num_devices = num_devices
         self._model: tuple[str, LoadedModel, int] | None = None
         self._splits: dict[str, EncodedSplit] = {}
         self._first_metrics: dict[str, Metrics] = {}
@@ -69,6 +73,12 @@ class Workspace:
             ValueError: When model, task and tuning do not fit each other.
         """
         loaded = self.load(options)
+        longest = loaded.num_positions
+        if longest is not None and options.task.max_length > longest:
+            raise ValueError(
+                f"task.max_length must not exceed the {longest} positions of {options.model.name}, "
+                f"got {options.task.max_length}"
+            )
         splits = {name: self._split(options, loaded, name) for name in ("train", "dev")}
         tuning = options.tuning
         with contextlib.ExitStack() as stack:
@@ -100,7 +110,9 @@ class Workspace:
                 return loaded
         self._model = None
         self.progress(f"loading {options.model.name}", 0, 1)
-        loaded = options.model.load(options.training.device)
+        device = options.training.device
+        num_devices = self.num_devices if device == "cuda" else 1
+        loaded = options.model.load(device, num_devices=num_devices)
         check_output_layer(loaded.model)
         self.progress(f"loading {options.model.name}", 1, 1)
         self._model = (key, loaded, weights_checksum(loaded.model))

@@ -31,8 +31,9 @@ class TrialCost:
 
     Attributes:
         forward_passes: The whole budget.
-        memory_gib: The process, the weights, those that the tuning adds, the fp32 copies of the
-            trainable ones (master, momentum), and the activations of a batch.
+        memory_gib: The process, the weights, those that the tuning adds, and the larger of two:
+            the trainable weights once more, while they become one vector; their fp32 copies
+            (master, momentum) and the activations of a batch. There is no key-value cache.
         device_s: Seconds of one device (a GPU, or the trial's CPU threads).
     """
 
@@ -58,8 +59,9 @@ def estimate_trial(options: TrialOptions, forward_pass_s: float | None = None) -
     if tuning.is_copied_per_sequence:
         activations += training.batch_size * trainable * width
     copies = options.momentum.num_copies + (training.precision == "master")
-    memory = (model.num_parameters * width + activations + trainable * 4 * copies) / GIB
-    memory += tuning.added_bytes(model.sizes, width) / GIB + PROCESS_GIB[training.device]
+    later = max(trainable * width, trainable * 4 * copies + activations)
+    added = tuning.added_bytes(model.sizes, width)
+    memory = (model.num_parameters * width + added + later) / GIB + PROCESS_GIB[training.device]
     if forward_pass_s is None:
         rate = FLOPS_PER_S[training.device] * (training.threads if training.device == "cpu" else 1)
         noise_s = trainable * 12 / MEMORY_BYTES_PER_S[training.device]

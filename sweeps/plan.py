@@ -107,6 +107,7 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
     random.Random(sweep.search.plan_seed).shuffle(order)
     specs = [chosen[trial][0] for trial in order]
     options = [chosen[trial][1] for trial in order]
+    check_gpus_per_trial(sweep.cluster.gpus_per_trial, options)
     if sweep.baseline not in {spec.arm for spec, _ in entries} and not single:
         raise ConfigError(
             f"baseline: no cell has the arm {sweep.baseline!r}; arms here: "
@@ -139,6 +140,24 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
     }
     folder = (Path(sweep.results_dir) / sweep.name).absolute()
     return Plan(sweep, folder, specs, options, content)
+
+
+def check_gpus_per_trial(gpus_per_trial: float, options: Sequence[TrialOptions]) -> None:
+    """Refuse several GPUs for a trial that trains: θ is one vector, on one device.
+
+    Raises:
+        ConfigError: Saying what a trial needs, and the settings that lower it.
+    """
+    training = [o for o in options if o.training.device == "cuda" and _num_trainable(o)]
+    if gpus_per_trial <= 1 or not training:
+        return
+    memory = max(cost.estimate_trial(o).memory_gib for o in training)
+    raise ConfigError(
+        f"cluster.gpus_per_trial: must be at most 1 where parameters are trained, because they are "
+        f"one vector on one GPU, got {gpus_per_trial:g}. A trial here needs about {memory:.0f} GiB "
+        "of memory (estimated); if no GPU has that, tuning=lora, tuning=full_last6, "
+        "model.dtype=bfloat16 or training.precision=inplace_half (which drifts) need less"
+    )
 
 
 def find_aliases(cells: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -270,6 +289,10 @@ def _fixed(options: Sequence[TrialOptions]) -> dict[str, Any]:
         "budget (training.forward_passes)": distinct([o.training.forward_passes for o in options]),
         "rungs (training.rungs)": distinct([o.training.nominal_rungs for o in options]),
     }
+
+
+def _num_trainable(options: TrialOptions) -> int:
+    return options.tuning.count_parameters(options.model.sizes)
 
 
 def _key(override: str) -> str:

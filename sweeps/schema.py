@@ -102,7 +102,8 @@ class ClusterOptions:
         name: Label.
         address: "local" for a Ray of one's own, "auto" for the cluster at hand.
         num_cpus: CPUs that a local Ray may use; None for all.
-        gpus_per_trial: GPUs of a trial with training.device=cuda; fractions share one.
+        gpus_per_trial: GPUs of a trial with training.device=cuda; fractions share one. More than
+            one only for trials that train nothing.
         max_failures: Restarts of a trial whose worker was lost.
     """
 
@@ -117,6 +118,10 @@ class ClusterOptions:
             raise ValueError(f"cluster.num_cpus must be at least 1 or null, got {self.num_cpus}")
         if not (math.isfinite(self.gpus_per_trial) and self.gpus_per_trial > 0):
             raise ValueError(f"cluster.gpus_per_trial must be > 0, got {self.gpus_per_trial}")
+        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise ValueError(
+                f"cluster.gpus_per_trial must be whole above 1, got {self.gpus_per_trial}"
+            )
         if self.max_failures < 0:
             raise ValueError(f"cluster.max_failures must be ≥ 0, got {self.max_failures}")
 

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from kerzoo.attempt import run_trial
@@ -24,8 +25,11 @@ REPORTED = ("rung", "step", "forward_passes", "dev_loss", "diverged")
 
 @functools.cache
 def workspace() -> Workspace:
-    """This process's workspace."""
-    return Workspace(num_threads=max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    """This process's workspace, on all GPUs that Ray gave to it."""
+    return Workspace(
+        num_threads=max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))),
+        num_devices=max(1, len(ray.get_gpu_ids())),
+    )
 
 
 def train(config: dict[str, Any]) -> None:

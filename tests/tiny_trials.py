@@ -54,7 +54,7 @@ MODEL = {
     "_target_": "kerzoo.models.TinyOpt",
     "name": "opt-tiny",
     "dtype": "float32",
-    "num_parameters": 77_664,
+    "num_parameters": 80_480,
     "num_layers": 4,
     "hidden_size": 32,
     "num_heads": 4,

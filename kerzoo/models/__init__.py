@@ -4,6 +4,14 @@ from kerzoo.models.base import LoadedModel, ModelSource
 from kerzoo.models.hub import HubModel
 from kerzoo.models.packaged import PackagedSmolLM2
 from kerzoo.models.sizes import ModelSizes
-from kerzoo.models.tiny import TinyOpt
+from kerzoo.models.tiny import TinyOpt, TinyRoberta
 
-__all__ = ["HubModel", "LoadedModel", "ModelSizes", "ModelSource", "PackagedSmolLM2", "TinyOpt"]
+__all__ = [
+    "HubModel",
+    "LoadedModel",
+    "ModelSizes",
+    "ModelSource",
+    "PackagedSmolLM2",
+    "TinyOpt",
+    "TinyRoberta",
+]

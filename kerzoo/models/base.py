@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,9 @@ SIZES = (
     "feedforward_size",
 )
 """Sizes that follow from the others where they are null; they decide no number of a run."""
+CAUSAL_ARCHITECTURES = ("ForCausalLM", "GPT2LMHeadModel")
+"""How the names of architectures end that are read with a causal mask."""
+MASKED_ARCHITECTURE = "ForMaskedLM"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +39,7 @@ class LoadedModel:
     """A model in evaluation mode, without gradients and without a key-value cache.
 
     Attributes:
-        model: A causal language model on its device.
+        model: A causal or masked language model on its device.
         tokenizer: Its tokenizer.
         revision: What was loaded, as in `ModelSource.fingerprint`.
     """
@@ -51,12 +55,34 @@ class LoadedModel:
 
     @property
     def pad_token_id(self) -> int:
-        """The token that fills up a batch; EOS where the tokenizer names none."""
-        token = self.tokenizer.pad_token_id
-        if token is None:
-            token = self.tokenizer.eos_token_id
-        assert isinstance(token, int)
-        return token
+        """The token that fills up a batch: the tokenizer's own, or EOS, or else token 0.
+
+        Nothing that is scored sees the padding, so that any token will do for which the model has
+        an embedding; some tokenizers name one for which it has none.
+        """
+        embeddings: Any = self.model.get_input_embeddings()
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if isinstance(token, int) and token < embeddings.weight.shape[0]:
+                return token
+        return 0
+
+    @property
+    def num_positions(self) -> int | None:
+        """The longest input in tokens; None where the config sets no bound.
+
+        RoBERTa counts positions from padding_idx + 1 on, and its config counts those that are left
+        out as well.
+        """
+        from torch import nn
+
+        total: int | None = getattr(self.model.config, "max_position_embeddings", None)
+        if total is None:
+            return None
+        for name, module in self.model.named_modules():
+            is_table = name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
+            if is_table and module.padding_idx is not None:
+                return total - (int(module.padding_idx) + 1)
+        return total
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,8 +171,11 @@ class ModelSource(abc.ABC):
             self.check_source()
         else:
             _files_of_model(self.path)
+            is_masked(Path(self.path).expanduser())
 
-    def load(self, device: str, progress: Progress = no_progress) -> LoadedModel:
+    def load(
+        self, device: str, progress: Progress = no_progress, num_devices: int = 1
+    ) -> LoadedModel:
         """Load model and tokenizer.
 
         Nothing is unpickled beyond tensors and no code that comes with a model is run.
@@ -154,16 +183,25 @@ class ModelSource(abc.ABC):
         Args:
             device: "cpu" or "cuda".
             progress: Told about downloads and conversions.
+            num_devices: GPUs over which the layers are spread evenly, those visible to this
+                process. Weights on several devices can be evaluated; `kerzoo.weights` trains
+                those of one device alone.
 
         Raises:
             ValueError: If the model cannot be had, or its folder is not a model's.
         """
+        if num_devices < 1 or (num_devices > 1 and device != "cuda"):
+            raise ValueError(
+                f"num_devices must be 1, or more with device cuda, got {num_devices} on {device}"
+            )
         if self.path is None:
-            model, tokenizer = self.load_source(progress)
+            model, tokenizer = self.load_source(progress, num_devices)
         else:
             _files_of_model(self.path)
-            model, tokenizer = read_folder(Path(self.path).expanduser(), self.dtype)
-        model.to(device)  # type: ignore[arg-type]
+            folder = Path(self.path).expanduser()
+            model, tokenizer = read_folder(folder, self.dtype, num_devices)
+        if num_devices == 1:
+            model.to(device)  # type: ignore[arg-type]
         model.train(False).requires_grad_(False)
         model.config.use_cache = False
         return LoadedModel(model, tokenizer, self.fingerprint())
@@ -177,33 +215,47 @@ class ModelSource(abc.ABC):
         """`check_available` where no path is set."""
 
     @abc.abstractmethod
-    def load_source(self, progress: Progress) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Model in its dtype on the CPU, and tokenizer, where no path is set."""
+    def load_source(
+        self, progress: Progress, num_devices: int
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Model and tokenizer where no path is set.
+
+        Args:
+            progress: Told about downloads and conversions.
+            num_devices: With 1 the model is left on the CPU, with more it is spread over GPUs.
+        """
 
 
-def read_folder(folder: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def read_folder(
+    folder: Path, dtype: str, num_devices: int = 1
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """`from_pretrained` for a folder, quietly and without running foreign code.
 
     Args:
         folder: With config, tokenizer and weights.
         dtype: Of the weights.
+        num_devices: With 1 the model is left on the CPU; with more its layers are spread evenly
+            over this many GPUs.
 
     Raises:
-        ValueError: If transformers cannot read it, or some weights are not in it.
+        ValueError: If transformers cannot read it, some weights are not in it, or it is no
+            language model of a kind that is known here.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-    load_model: Any = AutoModelForCausalLM.from_pretrained
+    kind: Any = AutoModelForMaskedLM if is_masked(folder) else AutoModelForCausalLM
+    placement = {} if num_devices == 1 else _spread_over(num_devices)
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model, report = load_model(
+            model, report = kind.from_pretrained(
                 folder,
                 dtype=dtype,
                 attn_implementation="sdpa",
                 trust_remote_code=False,
                 weights_only=True,
                 output_loading_info=True,
+                **placement,
             )
     except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{folder}: transformers cannot load the model: {error}") from error
@@ -213,6 +265,45 @@ def read_folder(folder: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTo
             f"{missing[0]} among them"
         )
     return model, tokenizer
+
+
+def _spread_over(num_devices: int) -> dict[str, Any]:
+    """Arguments of `from_pretrained`: GPUs 0 … num_devices − 1, and nothing left on CPU or disk.
+
+    Raises:
+        ValueError: If fewer GPUs are visible.
+    """
+    import torch
+
+    visible = torch.cuda.device_count()
+    if visible < num_devices:
+        raise ValueError(
+            f"num_devices must not exceed the {visible} visible GPUs, got {num_devices}"
+        )
+    free = {index: torch.cuda.mem_get_info(index)[0] for index in range(num_devices)}
+    return {"device_map": "balanced", "max_memory": free}
+
+
+def is_masked(folder: Path) -> bool:
+    """Whether a model's folder holds a masked language model; otherwise it is a causal one.
+
+    Raises:
+        ValueError: If its config names another architecture, or none.
+    """
+    file = folder / "config.json"
+    try:
+        config = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{file}: not a model's config: {error}") from error
+    architecture = next(iter(config.get("architectures") or ()), None)
+    name = str(architecture)
+    masked = name.endswith(MASKED_ARCHITECTURE)
+    if config.get("is_encoder_decoder") or not (masked or name.endswith(CAUSAL_ARCHITECTURES)):
+        raise ValueError(
+            f"{folder}: the model must be a causal or a masked language model (its config's "
+            f"architectures must be …ForCausalLM or …{MASKED_ARCHITECTURE}), got {architecture}"
+        )
+    return masked
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerzoo.hub import check_commit, check_served
-from kerzoo.models.base import ModelSource, read_folder
+from kerzoo.models.base import ModelSource, is_masked, read_folder
 from kerzoo.progress import Progress
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 _TEXT_FILES = ("*.json", "*.txt", "*.model")
 _INSTEAD = (
     "set model.path=DIR (a local Hugging Face folder), or rehearse with model=opt-tiny "
-    "name=rehearsal (a stand-in made from a config)"
+    "name=rehearsal (a stand-in made from a config; roberta-tiny for a masked model)"
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HubModel(ModelSource):
-    """A causal language model on the hub, at a pinned commit.
+    """A causal or masked language model on the hub, at a pinned commit.
 
     Args:
         hub_id: `owner/name`.
@@ -45,10 +45,14 @@ class HubModel(ModelSource):
 
     def check_source(self) -> None:
         """In the hub's cache on this machine, or on the hub."""
-        if not _has_weights(self._snapshot()):
+        if _has_weights(self._snapshot()):
+            is_masked(self._snapshot())
+        else:
             check_served(self.hub_id, self.revision, "model", "config.json", _INSTEAD)
 
-    def load_source(self, progress: Progress) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def load_source(
+        self, progress: Progress, num_devices: int
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """From the hub's cache, downloaded into it where needed; safetensors where there are."""
         from huggingface_hub import snapshot_download
 
@@ -60,7 +64,7 @@ class HubModel(ModelSource):
             )
             if _has_weights(folder):
                 break
-        return read_folder(folder, self.dtype)
+        return read_folder(folder, self.dtype, num_devices)
 
     def _snapshot(self) -> Path:
         from huggingface_hub import constants

@@ -50,9 +50,11 @@ class PackagedSmolLM2(ModelSource):
         if not _converted_folder().exists():
             _GGUF.check_available()
 
-    def load_source(self, progress: Progress) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def load_source(
+        self, progress: Progress, num_devices: int
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """From the converted folder, made where needed."""
-        return read_folder(_convert_once(progress), self.dtype)
+        return read_folder(_convert_once(progress), self.dtype, num_devices)
 
 
 def _converted_folder() -> Path:

@@ -40,6 +40,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         SIZES | KEY_VALUE | {"sliding_window": 4},
     ),
     "Qwen2": ("Qwen2ForCausalLM", SIZES | KEY_VALUE),
+    "Gemma": ("GemmaForCausalLM", SIZES | KEY_VALUE | {"head_dim": 8}),
     "GPT-NeoX": ("GPTNeoXForCausalLM", SIZES),
     "GPT-2": ("GPT2LMHeadModel", GPT2),
     "Phi with a bias in the output layer": ("PhiForCausalLM", SIZES),

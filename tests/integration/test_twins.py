@@ -274,7 +274,7 @@ def methods(unit: float) -> dict[str, Method]:
         "plain": Method(),
         "three directions": Method(num_directions=3),
         "r per tensor": Method(r_scope="tensor"),
-        "clipped slopes": Method(clipping=ProjectedGradientClipping(3.0)),
+        "clipped slopes": Method(clipping=ProjectedGradientClipping(2.0)),
         "clipped tensors": Method(clipping=tensors),
         "clipped as a whole": Method(num_directions=2, clipping=whole),
         "shrinking and unrescaled": Method(bandwidth=UNRESCALED),

@@ -149,6 +149,32 @@ def test_only_what_is_computed_takes_time() -> None:
     assert durations["head"] < durations["lora_last6"] < durations["prefix"] < durations["prompt"]
 
 
+BILLION = 1e9 / cost.GIB
+
+
+@pytest.mark.parametrize(
+    ("overrides", "billions_of_bytes"),
+    [
+        (("model=llama-3.1-8b", "tuning=lora"), 8.03 * 2),
+        (("model=llama-3.1-8b", "tuning=full"), 8.03 * (2 + 4)),  # and θ in fp32
+        (("model=opt-30b", "tuning=full", "training.precision=inplace_half"), 29.97 * (2 + 2)),
+        (("model=roberta-large", "tuning=full", "training.precision=inplace"), 0.355 * (4 + 4)),
+        (("model=roberta-large", "tuning=full"), 0.355 * (4 + 4)),
+    ],
+)
+def test_memory_is_that_of_the_weights_and_of_their_copies(
+    overrides: tuple[str, ...], billions_of_bytes: float
+) -> None:
+    """In place there is a second copy while the weights become one vector; later there is none."""
+    options = options_of(*overrides)
+    memory = cost.estimate_trial(options).memory_gib - cost.PROCESS_GIB["cpu"]
+    tokens = options.training.batch_size * options.task.max_length
+    activations = tokens * options.model.hidden_size * 16 * 4 / cost.GIB
+    adapters = 0.1
+    expected = billions_of_bytes * BILLION
+    assert expected * 0.999 <= memory <= expected * 1.001 + activations + adapters
+
+
 def test_a_plans_cost_adds_up_its_trials() -> None:
     trials = [options_of("training.forward_passes=144"), options_of("training.forward_passes=288")]
     summary = cost.summarise(trials, HalvingRule(2.0), num_arms=1, num_seeds=1, forward_pass_s=0.25)

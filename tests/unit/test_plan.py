@@ -164,6 +164,32 @@ def test_large_models_are_planned_for_a_gpu() -> None:
     assert "GPU" in printed(plan)
 
 
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_several_gpus_for_a_trial_that_trains_are_refused_with_what_helps(tuning: str) -> None:
+    overrides = ["model=opt-13b", f"tuning={tuning}", "cluster.gpus_per_trial=2"]
+    with pytest.raises(ConfigError) as caught:
+        make_plan(overrides, "test", single=True)
+    said = str(caught.value)
+    assert said.startswith("cluster.gpus_per_trial: must be at most 1 where parameters are trained")
+    assert ("25 GiB" if tuning == "lora" else "72 GiB") in said
+    assert "tuning=lora" in said
+
+
+def test_several_gpus_for_trials_on_a_cpu_say_nothing() -> None:
+    assert plan_of(*ONE, "training.device=cpu", "cluster.gpus_per_trial=2").specs
+
+
+@pytest.mark.parametrize("number", [0.5, 1])
+def test_a_part_of_a_gpu_or_one_is_planned(number: float) -> None:
+    overrides = ["model=opt-13b", f"cluster.gpus_per_trial={number}"]
+    assert make_plan(overrides, "test", single=True).specs
+
+
+def test_one_and_a_half_gpus_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.gpus_per_trial must be whole above 1, got 1"):
+        make_plan(["cluster.gpus_per_trial=1.5"], "test", single=True)
+
+
 def test_an_empty_space_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"space\.arm: must be a list with at least one value"):
         plan_of("space.arm=[]", f"results_dir={tmp_path}")
