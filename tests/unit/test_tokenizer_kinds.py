@@ -17,7 +17,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from kerzoo.tasks.tokens import tokenize_prompts
+from kerzoo.tasks import encoding
 
 WORDS = (" terrible", " great")
 ANSWERS = ("Yes", "No")
@@ -161,9 +161,12 @@ def encode(
     tokenizer: Any, prompt: str, words: tuple[str, ...], max_length: int = 64
 ) -> tuple[list[str], list[str]]:
     """Tokens of a prompt with what stands in front, and of its label words."""
-    split = tokenize_prompts(tokenizer, [prompt], [0], words, max_length)
+    encoded = encoding.encode(tokenizer, [prompt])
+    sequences = encoding.encode_sequences(tokenizer, encoded, max_length)
+    answers = encoding.single_tokens(tokenizer, prompt, words)
+    assert answers is not None
     pieces = tokenizer.convert_ids_to_tokens
-    return pieces(split.tokens.tolist()), pieces(split.label_token_ids.tolist())
+    return pieces(sequences.tokens.tolist()), pieces(answers)
 
 
 def bare(tokenizer: Any, prompt: str) -> list[str]:
