@@ -17,6 +17,7 @@ from kerzoo.export import export, find_checkpoint
 from kerzoo.identity import trial_id
 from kerzoo.options import TrialOptions
 from kerzoo.records import TrialFolder, TrialSpec
+from kerzoo.tasks import LabelWordSplit
 from kerzoo.workspace import Workspace, weights_checksum
 
 PREFIX = {
@@ -107,14 +108,16 @@ def test_an_exported_trial_computes_what_the_trial_did(
         assert kind == "adapters without base"
         base = options.model.load("cpu").model
         model = PeftModel.from_pretrained(base, str(tmp_path / "out")).eval()
-    tokens = options.task.encode(options.model.load("cpu").tokenizer, "dev").sequences
+    split = options.task.encode(options.model.load("cpu").tokenizer, "dev")
+    assert isinstance(split, LabelWordSplit)
+    tokens = split.sequences
     losses = []
     for index in range(40):
         start, stop = int(tokens.offsets[index]), int(tokens.offsets[index + 1])
         ids = torch.as_tensor(tokens.tokens[start:stop]).long()[None]
         with torch.no_grad():
-            scores = model(input_ids=ids).logits[0, -1][torch.as_tensor(tokens.label_token_ids)]
-        label = torch.as_tensor(tokens.labels[index]).long()
+            scores = model(input_ids=ids).logits[0, -1][torch.as_tensor(split.label_token_ids)]
+        label = torch.as_tensor(split.labels[index]).long()
         losses.append(float(torch.nn.functional.cross_entropy(scores, label)))
     assert sum(losses) / 40 == pytest.approx(checkpoint.row["dev_loss"], abs=1e-4)
 
