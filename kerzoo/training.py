@@ -67,7 +67,8 @@ def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, Any]:
             times["forward_pass_s"] += measured * counts[key] / len(specs)
             splits = {"train": bench.train.runner.sequences, "dev": bench.dev.runner.sequences}
         if spec.phase == "confirm":
-            splits["test"] = workspace.check_test(options).sequences
+            with workspace.open_test(options) as (_, loss):
+                splits["test"] = loss.runner.sequences
         for split, sequences in splits.items():
             lines = options.task.describe_losses(split, sequences)
             times["data"] += [line for line in lines if line not in times["data"]]

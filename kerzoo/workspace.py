@@ -85,14 +85,6 @@ class Workspace:
         with self._open(options, ("test",)) as (parameters, losses):
             yield parameters, losses["test"]
 
-    def check_test(self, options: TrialOptions) -> EncodedSplit:
-        """Read and encode the test examples, so that whatever is wrong with them shows early.
-
-        Raises:
-            ValueError: If the data do not suffice, or do not fit the model.
-        """
-        return self._split(options, self.load(options), "test")
-
     @contextlib.contextmanager
     def _open(
         self, options: TrialOptions, names: Sequence[str]
