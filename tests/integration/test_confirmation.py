@@ -178,9 +178,7 @@ def test_a_confirming_trial_that_diverges_reads_no_test(
     assert all(row[name] is None for row in trial.rows() for name in TEST_OF_CLASSES)
 
 
-def test_preparing_a_confirmation_reads_the_test_examples(
-    sst2: Path, workspace: Workspace
-) -> None:
+def test_preparing_a_confirmation_reads_the_test_examples(sst2: Path, workspace: Workspace) -> None:
     config = config_of(sst2, LORA)
     config["task"]["num_test"] = 1000
     assert prepare([spec_of(config)], workspace)["forward_pass_s"] > 0
