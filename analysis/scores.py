@@ -42,7 +42,7 @@ def scores_by_task(study: Study) -> Table | None:
         Column("split", "Split"),
         *((Column("source", "Source"),) if (frame["source"] != "").any() else ()),
     )
-    return Table(frame, columns, _note(frame, tasks))
+    return Table(frame, columns, _note(frame))
 
 
 def choose_scores(study: Study) -> pd.DataFrame:
@@ -55,7 +55,8 @@ def choose_scores(study: Study) -> pd.DataFrame:
 
     Returns:
         One row per context and arm, in the order of the plans: ROW, `task`, `score` and
-        `score_sd` in points, `seeds`, `diverged` (seeds of that cell without a score), `split`.
+        `score_sd` in points, `seeds`, `missing` (planned seeds of the cell without a score),
+        `split` and `setting`.
     """
     frame = study.evaluations
     usable = frame[
@@ -165,7 +166,7 @@ def _format_score(value: Any) -> str:
     return MISSING if is_missing(value) else f"{float(value):.1f}"
 
 
-def _note(frame: pd.DataFrame, tasks: Sequence[str]) -> str:
+def _note(frame: pd.DataFrame) -> str:
     note = (
         "Accuracy, or F1 where answers are generated. Dev loss chose the checkpoint of each trial "
         "and the cell of each arm; test chose nothing. In brackets the standard deviation over "
