@@ -16,17 +16,18 @@ import pandas as pd
 
 from analysis.results import Results, Values, read_results
 
-ARM, EPSILON, LEARNING_RATE, SEED = (
+ARM, EPSILON, LEARNING_RATE, SEED, DATA_SEED = (
     "arm",
     "training.perturbation_scale",
     "training.learning_rate",
     "training.seed",
+    "task.data_seed",
 )
 CONTEXT_COLUMNS = ("sweep", "phase", "model", "task", "tuning")
 """Trials that differ in one of these are shown apart and never compared."""
 
-FIXED_FACTORS = frozenset({ARM, EPSILON, LEARNING_RATE, SEED, "model", "task", "tuning"})
-"""Swept keys that have a column of their own."""
+FIXED_FACTORS = frozenset({ARM, EPSILON, LEARNING_RATE, SEED, DATA_SEED, "model", "task", "tuning"})
+"""Swept keys that have a column of their own, or are what is averaged over."""
 
 MEASURED = (
     "rung",
@@ -39,6 +40,9 @@ MEASURED = (
     "dev_loss",
     "score",
     "dev_auc",
+    "test_step",
+    "test_loss",
+    "test_score",
     "peak_memory_gib",
 )
 OUTCOMES = ("dev_loss", "score", "dev_auc")
@@ -270,14 +274,16 @@ def _name_aliases(records: list[Values]) -> None:
 
 
 def _unify_score(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Put accuracy, or F1 where there is none, into `score`."""
+    """Put accuracy, or F1 where there is none, into `score` and `test_score`."""
     rows = rows.copy()
-    found = [c for c in ("dev_accuracy", "dev_f1") if c in rows and rows[c].notna().any()]
-    rows["score"] = float("nan")
-    for column in found:
-        rows["score"] = rows["score"].fillna(pd.to_numeric(rows[column]))
-    names = {"dev_accuracy": "accuracy", "dev_f1": "F1"}
-    return rows, " or ".join(names[column] for column in found) or "accuracy"
+    names = {"accuracy": "accuracy", "f1": "F1"}
+    for split, name in (("dev", "score"), ("test", "test_score")):
+        rows[name] = float("nan")
+        for metric in names:
+            if (column := f"{split}_{metric}") in rows:
+                rows[name] = rows[name].fillna(pd.to_numeric(rows[column]))
+    found = [m for m in names if f"dev_{m}" in rows and rows[f"dev_{m}"].notna().any()]
+    return rows, " or ".join(names[metric] for metric in found) or "accuracy"
 
 
 def _measure(rows: pd.DataFrame) -> pd.DataFrame:

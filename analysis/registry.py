@@ -36,6 +36,8 @@ class Column:
         format: A value as text.
         numeric: Whether it is set flush right.
         spread: The frame's column with the standard deviation over seeds, if there is one.
+        spread_form: How value and spread are written.
+        bold: Whether a row's cell is set in bold; never, by default.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Column:
     format: Callable[[Any], str] = format_text
     numeric: bool = False
     spread: str | None = None
+    spread_form: str = "{} ± {}"
+    bold: Callable[[Mapping[str, Any]], bool] | None = None
 
     def text(self, row: Mapping[str, Any]) -> str:
         """The column's cell in a row, with its spread where that is known."""
@@ -50,7 +54,11 @@ class Column:
         spread = row.get(self.spread) if self.spread else None
         if spread is None or pd.isna(spread) or pd.isna(row[self.name]):
             return shown
-        return f"{shown} ± {self.format(spread).lstrip('+')}"
+        return self.spread_form.format(shown, self.format(spread).lstrip("+"))
+
+    def is_bold(self, row: Mapping[str, Any]) -> bool:
+        """Whether the column's cell in a row is set in bold."""
+        return self.bold is not None and self.bold(row)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jinja2
 import matplotlib as mpl
 from markupsafe import Markup
 
-from analysis import figures, tables
+from analysis import figures, scores, tables
 from analysis.formats import is_missing
 from analysis.load import Study, load_study
 from analysis.registry import FIGURES, SECTIONS, TABLES, Exhibit, PanelGroup, Table
@@ -20,7 +20,7 @@ from analysis.style import SETTINGS, fix_layout, save_pdf, save_png, to_inline_s
 from analysis.summary import list_cautions, list_costs, summarise
 from analysis.writers import write_table
 
-EXHIBITS = (tables, figures)
+EXHIBITS = (scores, tables, figures)
 """The modules whose import registers the exhibits."""
 
 HEADINGS = {
@@ -36,11 +36,12 @@ HEADINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class ShownCell:
-    """A cell of a table: its text, what it sorts by, and whether it is a number."""
+    """A cell of a table: its text, what it sorts by, and how it is set."""
 
     text: str
     key: str
     numeric: bool
+    bold: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,12 @@ def _show_table(exhibit: Exhibit[Table], study: Study, out: Path) -> ShownTable 
     rows = []
     for record in table.frame.to_dict("records"):
         cells = [
-            ShownCell(column.text(record), _sort_key(record[column.name]), column.numeric)
+            ShownCell(
+                column.text(record),
+                _sort_key(record[column.name]),
+                column.numeric,
+                column.is_bold(record),
+            )
             for column in table.columns
         ]
         rows.append((str(record["status"]) if table.sortable else "", cells))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from analysis.formats import MINUS, MISSING
@@ -39,10 +40,21 @@ def escape_markdown(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("_", "\\_").replace("\n", " ")
 
 
-def shown_rows(table: Table) -> list[list[str]]:
-    """The table's rows as text, without the heading."""
-    records = table.frame.to_dict("records")
-    return [[column.text(record) for column in table.columns] for record in records]
+def shown_rows(table: Table, escape: Callable[[str], str], bold: str) -> list[list[str]]:
+    """The table's rows as text, without the heading.
+
+    Args:
+        table: The table.
+        escape: What makes a cell's text safe.
+        bold: The form of a cell in bold.
+    """
+    return [
+        [
+            (bold if column.is_bold(record) else "{}").replace("{}", escape(column.text(record)))
+            for column in table.columns
+        ]
+        for record in table.frame.to_dict("records")
+    ]
 
 
 def to_csv(table: Table) -> str:
@@ -60,7 +72,7 @@ def to_markdown(table: Table, caption: str) -> str:
     """The table in GitHub's Markdown, caption above and note below."""
     heading = [escape_markdown(column.label) for column in table.columns]
     rule = ["---:" if column.numeric else ":---" for column in table.columns]
-    body = [[escape_markdown(text) for text in row] for row in shown_rows(table)]
+    body = shown_rows(table, escape_markdown, "**{}**")
     lines = ["| " + " | ".join(cells) + " |" for cells in (heading, rule, *body)]
     return "\n".join([f"**{caption}**", "", *lines, *(["", table.note] if table.note else []), ""])
 
@@ -69,7 +81,7 @@ def to_latex(table: Table, name: str, caption: str) -> str:
     """The table as a LaTeX float; needs the package booktabs."""
     align = "".join("r" if column.numeric else "l" for column in table.columns)
     heading = " & ".join(escape_latex(column.label) for column in table.columns)
-    body = [" & ".join(map(escape_latex, row)) + r" \\" for row in shown_rows(table)]
+    body = [" & ".join(row) + r" \\" for row in shown_rows(table, escape_latex, r"\textbf{{}}")]
     text = escape_latex(". ".join(part for part in (caption, table.note) if part))
     lines = [
         r"\begin{table}",

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from kerzoo.batches import BatchSampler
+from kerzoo.confirmation import figures_of_test, read_test
 from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, no_progress
@@ -55,7 +56,9 @@ def run_trial(
         options = TrialOptions.from_config(spec.config)
         torch.set_num_threads(options.training.threads)
         with workspace.open(options) as bench:
-            yield from Attempt(spec, options, writer, workspace, bench, progress).rows()
+            attempt = Attempt(spec, options, writer, workspace, bench, progress)
+            yield from attempt.rows()
+        yield from attempt.confirm()
     except StaleAttemptError:
         raise
     except Exception as error:
@@ -102,9 +105,14 @@ class Attempt:
         self.eval_time_s = max((r["eval_time_s"] for r in self.recorded.values()), default=0.0)
         self.replay_time_s = 0.0
         self.history: list[StepRecord] = []
+        self.is_confirming = spec.phase == "confirm"
+        self.awaiting_test: Row | None = None
 
     def rows(self) -> Generator[Row, None, None]:
-        """Step 0, then every rung; ends the trial's status as well."""
+        """Step 0, then every rung; ends the trial's status as well.
+
+        The last row of a confirming trial waits for `confirm`.
+        """
         per_step = self.options.forward_passes_per_step
         for rung in [0, *self.spec.rungs]:
             for step in range(len(self.history), rung // per_step):
@@ -118,11 +126,25 @@ class Attempt:
                 decided = len(self.logged) > step
             else:
                 row, decided = self._evaluate(rung), False
+            if row is self.awaiting_test:
+                return
             if not decided:
                 yield row
             if row["diverged"]:
                 self._end("diverged")
                 return
+        self._end("finished")
+
+    def confirm(self) -> Generator[Row, None, None]:
+        """The last row of a confirming trial, with the test figures; its bench is closed by now."""
+        row = self.awaiting_test
+        if row is None:
+            return
+        rows = [*self.recorded.values(), row]
+        test = read_test(self.options, rows, self.history, self.workspace, self.progress)
+        self.replay_time_s += test.replay_time_s
+        times = {name: row[name] + test.eval_time_s for name in ("eval_time_s", "wall_time_s")}
+        yield self._record({**row, **times, **test.figures})
         self._end("finished")
 
     def _advance(self, step: int) -> bool:
@@ -162,7 +184,12 @@ class Attempt:
         else:
             metrics = self.workspace.first_metrics(self.options, self.bench)
         self.eval_time_s += time.perf_counter() - start
-        return self._record(self._row(rung, metrics if math.isfinite(metrics.loss) else None))
+        row = self._row(rung, metrics if math.isfinite(metrics.loss) else None)
+        is_last = rung == self.spec.rungs[-1] and not row["diverged"]
+        if is_last and self.is_confirming:
+            self.awaiting_test = row
+            return row
+        return self._record(row)
 
     def _record(self, row: Row) -> Row:
         self.writer.append_row(row)
@@ -204,6 +231,7 @@ class Attempt:
             **self._dev_figures(metrics),
             "diverged": metrics is None,
             "peak_memory_gib": peak_memory_gib(training.device),
+            **(figures_of_test(self.options.task, None, None) if self.is_confirming else {}),
         }
 
     def _dev_figures(self, metrics: Metrics | None) -> dict[str, float | None]:

@@ -34,6 +34,9 @@ ENDED: frozenset[str] = frozenset({"stopped", "finished", "diverged", "failed"})
 
 Row = dict[str, Any]
 
+TEST_COLUMNS = ("test_step", "test_loss", "test_accuracy", "test_f1", "test_auc")
+"""Columns of the phase "confirm": values in the trial's last row, null in the others."""
+
 ROW_COLUMNS = (
     "trial_id",
     "arm",
@@ -64,9 +67,10 @@ ROW_COLUMNS = (
     "dev_auc",
     "diverged",
     "peak_memory_gib",
+    *TEST_COLUMNS,
 )
 """Columns of a row, in order. `dev_f1` in place of `dev_accuracy` where answers are generated;
-`dev_auc` only where the task is binary."""
+`dev_auc` only where the task is binary; `test_*` alike, and only in the phase "confirm"."""
 
 TIMING_COLUMNS = frozenset({"wall_time_s", "device_time_s", "eval_time_s", "peak_memory_gib"})
 """What may differ between two runs that are bit-equal."""

@@ -8,6 +8,7 @@ import os
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,16 @@ def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, Any]:
 
     Returns:
         `model_s` and `cache_s`, durations of loading and of everything else before the first
-        step, `forward_pass_s`, the longest among the kinds of trial, and `data`: in words, what
-        of the data the models do not see.
+        step, `forward_pass_s`, the mean over the trials, and `data`: in words, what of the data
+        the models do not see.
 
     Raises:
         ValueError: When model, task and tuning of a trial do not fit each other.
     """
     times: dict[str, Any] = {"model_s": 0.0, "cache_s": 0.0, "forward_pass_s": 0.0, "data": []}
     kinds = {workspace_key(spec): spec for spec in specs}
-    for spec in kinds.values():
+    counts = Counter(workspace_key(spec) for spec in specs)
+    for key, spec in kinds.items():
         options = TrialOptions.from_config(spec.config)
         torch.set_num_threads(options.training.threads)
         start = time.perf_counter()
@@ -62,10 +64,14 @@ def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, Any]:
         with workspace.open(options) as bench:
             times["cache_s"] += time.perf_counter() - start
             measured = time_forward_pass(options, bench)
-            times["forward_pass_s"] = max(times["forward_pass_s"], measured)
-            for split, loss in (("train", bench.train), ("dev", bench.dev)):
-                lines = options.task.describe_losses(split, loss.runner.sequences)
-                times["data"] += [line for line in lines if line not in times["data"]]
+            times["forward_pass_s"] += measured * counts[key] / len(specs)
+            splits = {"train": bench.train.runner.sequences, "dev": bench.dev.runner.sequences}
+        if spec.phase == "confirm":
+            with workspace.open_test(options) as (_, loss):
+                splits["test"] = loss.runner.sequences
+        for split, sequences in splits.items():
+            lines = options.task.describe_losses(split, sequences)
+            times["data"] += [line for line in lines if line not in times["data"]]
     return times
 
 
@@ -154,11 +160,15 @@ def format_row(row: Row) -> str:
     if row["diverged"]:
         return f"  step {row['step']:>6}  diverged"
     name, score = score_of(row)
-    return (
+    line = (
         f"  step {row['step']:>6}  {row['forward_passes']:>7} forward passes  "
         f"dev loss {row['dev_loss']:.4f}  {name} {score:.3f}  "
         f"{row['device_time_s']:.0f} s"
     )
+    if row.get("test_step") is None:
+        return line
+    read = row["test_f1"] if "test_f1" in row else row["test_accuracy"]
+    return f"{line}; test at step {row['test_step']}: {name} {read:.3f}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import functools
 import json
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +72,23 @@ class Workspace:
         Raises:
             ValueError: When model, task and tuning do not fit each other.
         """
+        with self._open(options, ("train", "dev")) as (parameters, losses):
+            yield Bench(parameters, losses["train"], losses["dev"])
+
+    @contextlib.contextmanager
+    def open_test(self, options: TrialOptions) -> Iterator[tuple[list[nn.Parameter], SplitLoss]]:
+        """The trial's parameters as they are before any update, and the loss on test examples.
+
+        Raises:
+            ValueError: When model, task and tuning do not fit each other.
+        """
+        with self._open(options, ("test",)) as (parameters, losses):
+            yield parameters, losses["test"]
+
+    @contextlib.contextmanager
+    def _open(
+        self, options: TrialOptions, names: Sequence[str]
+    ) -> Iterator[tuple[list[nn.Parameter], dict[str, SplitLoss]]]:
         loaded = self.load(options)
         longest = loaded.num_positions
         if longest is not None and options.task.max_length > longest:
@@ -79,14 +96,14 @@ class Workspace:
                 f"task.max_length must not exceed the {longest} positions of {options.model.name}, "
                 f"got {options.task.max_length}"
             )
-        splits = {name: self._split(options, loaded, name) for name in ("train", "dev")}
+        splits = {name: self._split(options, loaded, name) for name in names}
         tuning = options.tuning
         with contextlib.ExitStack() as stack:
             if tuning.changes_base_model:
                 stack.callback(self._forget_model)
             attached = stack.enter_context(tuning.attach(loaded.model, options.training.seed))
             losses = self._losses(stack, options, loaded, splits)
-            yield Bench(list(attached.parameters.values()), losses["train"], losses["dev"])
+            yield list(attached.parameters.values()), losses
 
     def first_metrics(self, options: TrialOptions, bench: Bench) -> Metrics:
         """Dev metrics before any update; evaluated once for trials that start alike."""
@@ -135,7 +152,8 @@ class Workspace:
         splits: dict[str, EncodedSplit],
     ) -> dict[str, SplitLoss]:
         task = options.task
-        objectives = {"train": task.objective, "dev": task.dev_objective}
+        judged = dict.fromkeys(("dev", "test"), task.dev_objective)
+        objectives = {"train": task.objective, **judged}
         first = first_trainable_layer(loaded.model, options.tuning.last_layers)
         if first == 0 or isinstance(task, GenerationTask):  # what is generated has no stored output
             runners = {n: SequenceRunner(loaded, s.sequences) for n, s in splits.items()}

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from kerzoo.build import TARGET, resolve
 from sweeps import schema
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -74,6 +75,7 @@ class Composed:
         config: dict[str, Any] = {group: _copy(self.config[group]) for group in schema.TRIAL_GROUPS}
         for key, value in values.items():
             _set(config, key, value)
+        _find_public_folder(config["task"], self.config.get("data_root"))
         training = config["training"]
         if training.get("device") == "auto":
             training["device"] = automatic_device(int(config["model"]["num_parameters"]))
@@ -184,6 +186,16 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
         siblings = sorted(node) if isinstance(node, dict) else sorted(config)
         raise ConfigError(_unknown_key(key, siblings))
     node[last] = value
+
+
+def _find_public_folder(task: dict[str, Any], data_root: str | None) -> None:
+    """Set a task's data_dir to its folder in `data_root`, unless it has one or needs none."""
+    if data_root is None or task.get("data_dir") is not None:
+        return
+    source = task.get("source")
+    if isinstance(source, dict) and (target := source.get(TARGET)):
+        folder = getattr(resolve(target, "task.source"), "public_folder", None)
+        task["data_dir"] = None if folder is None else str(Path(data_root) / folder)
 
 
 def _explain(error: Exception) -> str:

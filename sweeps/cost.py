@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,8 +112,10 @@ def summarise(
 ) -> dict[str, Any]:
     """The plan's cost as it stands in plan.json."""
     costs = [estimate_trial(options, forward_pass_s) for options in trials]
+    sizes = Counter(stratum_of(options) for options in trials)
     shares = [
-        _expected_share(o.training.nominal_rungs, rule, len(trials), num_arms) for o in trials
+        _expected_share(tuple(o.training.nominal_rungs), rule, sizes[stratum_of(o)], num_arms)
+        for o in trials
     ]
     device = trials[0].training.device
     effect = smallest_detectable_effect(num_seeds, PAIRED_SD_POINTS)
@@ -147,8 +151,14 @@ def summarise(
     }
 
 
+def stratum_of(options: TrialOptions) -> str:
+    """Trials that differ in it are never compared when some are stopped early."""
+    return " · ".join([options.model.name, options.task.name, str(options.tuning)])
+
+
+@functools.cache
 def _expected_share(
-    rungs: Sequence[int], rule: HalvingRule, num_trials: int, num_arms: int
+    rungs: tuple[int, ...], rule: HalvingRule, num_trials: int, num_arms: int
 ) -> float:
     """Share of a trial's budget that it is expected to spend under early stopping."""
     fractions = rule.fractions_running(len(rungs), num_trials, num_arms)

@@ -26,9 +26,14 @@ from sweeps.space import Cell, expand, factors_of, split_cell
 SCHEMA_VERSION = 1
 PACKAGES = ("torch", "transformers", "peft", "ray", "hydra-core", "wandb", "numpy")
 ROOT = Path(__file__).resolve().parent.parent
-_SWEEP_KEYS = frozenset(field.name for field in dataclasses.fields(schema.SweepConfig)) - frozenset(
-    schema.TRIAL_GROUPS
+_SWEEP_KEYS = (
+    frozenset(field.name for field in dataclasses.fields(schema.SweepConfig))
+    - frozenset(schema.TRIAL_GROUPS)
+    - {"phase", "data_root"}
 )
+"""Overrides that a trial of its own does not need."""
+_EXTENDABLE = frozenset({"model", "model revision", "task", "data"})
+"""Of these a plan may have fewer or more than the one before it in the same folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +77,12 @@ class Plan:
         """
         models = {repr(options.model): options.model for options in self.options}
         tasks = {repr(options.task): options.task for options in self.options}
+        splits = ("train", "dev", "test") if self.sweep.phase == "confirm" else ("train", "dev")
         try:
             for model in models.values():
                 model.check_available()
             for task in tasks.values():
-                task.check_available(("train", "dev"))
+                task.check_available(splits)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
@@ -108,6 +114,8 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
     specs = [chosen[trial][0] for trial in order]
     options = [chosen[trial][1] for trial in order]
     check_gpus_per_trial(sweep.cluster.gpus_per_trial, options)
+    if sweep.phase == "confirm":
+        check_confirmation(sweep.scheduler, options, single)
     if sweep.baseline not in {spec.arm for spec, _ in entries} and not single:
         raise ConfigError(
             f"baseline: no cell has the arm {sweep.baseline!r}; arms here: "
@@ -129,7 +137,7 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         "commit": _commit(),
         "method_version": kerzoo.METHOD_VERSION,
         "machine": platform.platform(),
-        "fixed": _fixed(options),
+        "fixed": {**_fixed(options), "phase": sweep.phase},
         "factors": factors_of(cells),
         "baseline": sweep.baseline,
         "cells": listed,
@@ -160,6 +168,27 @@ def check_gpus_per_trial(gpus_per_trial: float, options: Sequence[TrialOptions])
     )
 
 
+def check_confirmation(
+    scheduler: schema.SchedulerOptions, options: Sequence[TrialOptions], single: bool
+) -> None:
+    """Refuse a confirmation that would stop trials early, or that has no test examples.
+
+    Raises:
+        ConfigError: Naming the setting that helps.
+    """
+    if scheduler.name != "fifo" and not single:
+        raise ConfigError(
+            "scheduler: phase=confirm runs every trial to its end, because a stopped one has no "
+            f"test figure; set scheduler=fifo, got {scheduler.name}"
+        )
+    for task in {o.task.name: o.task for o in options}.values():
+        if not task.num_test:
+            raise ConfigError(
+                f"task.num_test: phase=confirm reads the test split; it must be at least 1 for "
+                f"{task.name}, got 0"
+            )
+
+
 def find_aliases(cells: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Groups of arms that do the same up to the learning rate, cell by cell."""
     signatures: dict[str, set[str]] = {}
@@ -178,7 +207,7 @@ def summarise(
     forward_pass_s: float | None = None,
 ) -> dict[str, Any]:
     """Cost of some trials of a plan, from sizes or from a measured step."""
-    seeds = {o.training.seed for o in options}
+    seeds = {(o.training.seed, o.task.data_seed) for o in options}
     arms = {spec.arm for spec in specs}
     return cost.summarise(options, rule, len(arms), len(seeds), forward_pass_s)
 
@@ -198,13 +227,23 @@ def check_same_study(plan: Plan) -> None:
         raise ConfigError(f"{path}: not a plan of this version; use name= or fresh=true") from error
     if not any((plan.folder / "trials").glob("*/records.jsonl")):
         return
+    before = {"phase": "screen", **before}
     for key, now in plan.content["fixed"].items():
-        if before.get(key) != now:
+        if not _agree(key, before.get(key), now):
             raise ConfigError(
                 f"{plan.folder} holds results of another study: {key} was "
                 f"{_show(before.get(key))} and is now {_show(now)}. Choose another folder with "
                 "name=NAME, or archive the old results with fresh=true"
             )
+
+
+def _agree(key: str, before: Any, now: Any) -> bool:
+    """Whether two plans may share a folder: of several models and tasks there may be fewer."""
+    if before == now:
+        return True
+    if key not in _EXTENDABLE or not isinstance(before, list):
+        return False
+    return min(len(before), len(now)) > 0 and (set(before) <= set(now) or set(now) <= set(before))
 
 
 def recall_preparation(plan: Plan) -> None:
@@ -247,7 +286,7 @@ def _compose_cell(base: Composed, cell: Cell) -> tuple[TrialSpec, TrialOptions]:
     spec = TrialSpec(
         trial_id=identity,
         arm=str(config["arm"]["name"]),
-        phase="screen",
+        phase=base.sweep.phase,
         overrides=overrides,
         choices=choices,
         config=config,
@@ -285,7 +324,7 @@ def _fixed(options: Sequence[TrialOptions]) -> dict[str, Any]:
         "model": distinct([o.model.name for o in options]),
         "model revision": distinct([_fingerprint(o.model) for o in options]),
         "task": distinct([o.task.name for o in options]),
-        "data": distinct([_fingerprint(o.task) for o in options]),
+        "data": distinct([f"{o.task.name}: {_fingerprint(o.task)}" for o in options]),
         "budget (training.forward_passes)": distinct([o.training.forward_passes for o in options]),
         "rungs (training.rungs)": distinct([o.training.nominal_rungs for o in options]),
     }

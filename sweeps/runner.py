@@ -23,6 +23,7 @@ from rich.console import Console
 
 from kerzoo.records import ENDED, TrialSpec, timestamp
 from sweeps.compose import ConfigError
+from sweeps.cost import stratum_of
 from sweeps.plan import Plan, summarise
 from sweeps.progress import Display, format_duration, label_cell
 from sweeps.tracking import WandbMirror
@@ -137,9 +138,11 @@ def prepare(plan: Plan, console: Console) -> int:
     times = json.loads(result.stdout.splitlines()[-1])
     costs = summarise(plan.options, plan.specs, plan.sweep.scheduler.rule, times["forward_pass_s"])
     plan.write(preparation=times, cost=costs)
+    kinds = {stratum_of(options) for options in plan.options}
+    average = " on average" if len(kinds) > 1 else ""
     console.print(
         f"Prepared: model {times['model_s']:.0f} s, data and cache {times['cache_s']:.0f} s, "
-        f"one forward pass takes {times['forward_pass_s']:.2f} s."
+        f"one forward pass takes {times['forward_pass_s']:.2f} s{average}."
     )
     for line in times["data"]:
         console.print(line, soft_wrap=True, markup=False)
@@ -191,6 +194,7 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
         rows,
         {spec.trial_id: spec.rungs[-1] for spec in plan.specs},
         plan.folder / "events.jsonl",
+        {s.trial_id: stratum_of(o) for s, o in zip(plan.specs, plan.options, strict=True)},
     )
     mirror = WandbMirror(sweep.tracking, sweep.name, plan.folder, plan.specs, display.warn)
     storage = plan.folder / ".ray"

@@ -29,6 +29,8 @@ class RungScheduler(FIFOScheduler):
         recorded: Rows of earlier runs, by trial.
         last_rungs: Each trial's whole budget, at which nothing is left to decide.
         events: Where decisions are written, one JSON object a line.
+        strata: What each trial is compared within: those of another model, task or tuning have
+            another loss. Without it all are compared with all.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class RungScheduler(FIFOScheduler):
         recorded: Mapping[str, Iterable[Row]],
         last_rungs: Mapping[str, int],
         events: Path,
+        strata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.column = metric
@@ -46,6 +49,7 @@ class RungScheduler(FIFOScheduler):
         self.arms = dict(arms)
         self.last_rungs = dict(last_rungs)
         self.events = events
+        self.strata = dict(strata or {})
         self.values: dict[int, dict[str, float]] = {}
         for trial, rows in recorded.items():
             for row in rows:
@@ -63,7 +67,12 @@ class RungScheduler(FIFOScheduler):
         rung = int(row["rung"])
         if self.rule.reduction_factor is None or rung == 0 or rung >= self.last_rungs[trial]:
             return str(TrialScheduler.CONTINUE)
-        others = {t: v for t, v in self.values[rung].items() if t != trial}
+        stratum = self.strata.get(trial)
+        others = {
+            t: v
+            for t, v in self.values[rung].items()
+            if t != trial and self.strata.get(t) == stratum
+        }
         own = [v for t, v in others.items() if self.arms[t] == self.arms[trial]]
         goes_on = self.rule.goes_on(value, others.values(), own)
         self._write(

@@ -159,6 +159,10 @@ class SweepConfig:
         baseline: The arm that others are compared with.
         plan_only: Print the plan and its cost; start nothing.
         fresh: Archive the old results of this name first.
+        phase: "screen", or "confirm": no trial is stopped, and each reads the test split once,
+            at the checkpoint that dev chose.
+        data_root: Folder in which each task's public files have a folder of their usual name
+            (SST-2, RTE, MultiRC, …); for tasks whose `data_dir` is null. None for no such folder.
         time_budget_s: Say so beforehand if the sweep is likely to take longer; None for no word.
     """
 
@@ -185,6 +189,8 @@ class SweepConfig:
     results_dir: str = "results"
     space: Any = None
     baseline: str = "mezo"
+    phase: str = "screen"
+    data_root: Optional[str] = None  # noqa: UP045
     plan_only: bool = False
     fresh: bool = False
     time_budget_s: Optional[float] = None  # noqa: UP045
@@ -192,6 +198,7 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or "/" in self.name:
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
+        _check_choice("phase", self.phase, ("screen", "confirm"))
 
 
 def register() -> None:

@@ -139,13 +139,15 @@ def trial_config(data_dir: Path | str, **changes: Any) -> dict[str, Any]:
     return copy.deepcopy(config)
 
 
-def trial_spec(config: dict[str, Any], identity: str = "trial0") -> TrialSpec:
+def trial_spec(
+    config: dict[str, Any], identity: str = "trial0", phase: str = "screen"
+) -> TrialSpec:
     """The configuration as the plan lists it."""
     training = config["training"]
     return TrialSpec(
         trial_id=identity,
         arm=config["arm"]["name"],
-        phase="screen",
+        phase=phase,
         overrides=[],
         choices={"kernel": "kernel", "tuning": "tuning"},
         config=config,

@@ -22,6 +22,7 @@ class Squad(RowSource):
 
     fields = ("title", "context", "question")
     num_labels = None
+    public_folder: ClassVar[str | None] = "SQuAD"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "train": ("train-v1.1.json", "train.json"),
         "val": ("dev-v1.1.json", "dev.json", "val.json"),
@@ -84,6 +85,7 @@ class Drop(RowSource):
 
     fields = ("passage", "question")
     num_labels = None
+    public_folder: ClassVar[str | None] = "DROP"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "train": ("drop_dataset_train.json", "train.json"),
         "val": ("drop_dataset_dev.json", "dev.json", "val.json"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 POOLS = ("train", "val")
 
@@ -61,10 +62,12 @@ class ExampleSource(abc.ABC):
         fields: Names of an example's texts. Which examples a run draws is decided by a hash of
             these texts, so another set of names is another draw.
         num_labels: Number of classes; None where candidates or answers are the example's own.
+        public_folder: What the folder with the published files is called; None if there is none.
     """
 
     fields: tuple[str, ...]
     num_labels: int | None
+    public_folder: ClassVar[str | None] = None
 
     @abc.abstractmethod
     def check_available(self, data_dir: str | None, pool: str) -> None:

@@ -36,6 +36,7 @@ class Copa(RowSource):
 
     fields = ("premise", "conjunction", "choice1", "choice2")
     num_labels = None
+    public_folder: ClassVar[str | None] = "COPA"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = SUPERGLUE_FILES
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "premise": ("premise",),
@@ -81,6 +82,7 @@ class Record(RowSource):
 
     fields = ("passage", "query")
     num_labels = None
+    public_folder: ClassVar[str | None] = "ReCoRD"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = SUPERGLUE_FILES
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "passage": ("passage",),

@@ -59,6 +59,7 @@ class Rte(EntailmentSource):
     config: str = "rte"
 
     num_labels = 2
+    public_folder: ClassVar[str | None] = "RTE"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "train": ("train.jsonl", "train.tsv"),
         "val": ("val.jsonl", "dev.tsv"),
@@ -76,6 +77,7 @@ class Cb(EntailmentSource):
     config: str = "cb"
 
     num_labels = 3
+    public_folder: ClassVar[str | None] = "CB"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = SUPERGLUE_FILES
     classes: ClassVar[tuple[str, ...]] = ("entailment", "contradiction", "neutral")
 
@@ -94,6 +96,7 @@ class Snli(EntailmentSource):
     config: str = "plain_text"
 
     num_labels = 3
+    public_folder: ClassVar[str | None] = "SNLI"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "train": ("train.tsv", "snli_1.0_train.jsonl"),
         "val": ("dev.tsv", "snli_1.0_dev.jsonl"),
@@ -116,6 +119,7 @@ class Mnli(EntailmentSource):
     config: str = "mnli"
 
     num_labels = 3
+    public_folder: ClassVar[str | None] = "MNLI"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "train": ("train.tsv", "multinli_1.0_train.jsonl"),
         "val": ("dev_matched.tsv", "multinli_1.0_dev_matched.jsonl"),

@@ -32,6 +32,7 @@ class BoolQ(RowSource):
 
     fields = ("passage", "question")
     num_labels = 2
+    public_folder: ClassVar[str | None] = "BoolQ"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "train": ("train.jsonl",),
         "val": ("val.jsonl", "dev.jsonl"),
@@ -74,6 +75,7 @@ class MultiRc(RowSource):
 
     fields = ("paragraph", "question", "answer")
     num_labels = 2
+    public_folder: ClassVar[str | None] = "MultiRC"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = SUPERGLUE_FILES
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "paragraph": ("paragraph",),

@@ -29,6 +29,7 @@ class Trec(RowSource):
 
     fields = ("text",)
     num_labels = 6
+    public_folder: ClassVar[str | None] = "TREC"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "train": ("train.csv", "train_5500.label"),
         "val": ("test.csv", "TREC_10.label"),

@@ -100,6 +100,7 @@ class Sst2(RowSource):
 
     fields = ("text",)
     num_labels = 2
+    public_folder: ClassVar[str | None] = "SST-2"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "train": ("stsa.binary.train", "train.tsv"),
         "val": ("stsa.binary.dev", "dev.tsv", "val.tsv"),
@@ -134,6 +135,7 @@ class Sst5(RowSource):
 
     fields = ("text",)
     num_labels = 5
+    public_folder: ClassVar[str | None] = "SST-5"
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {"train": ("train.csv",), "val": ("test.csv",)}
     splits: ClassVar[Mapping[str, str]] = {"train": "train", "val": "test"}
     header: ClassVar[tuple[str, ...] | None] = ("label", "sentence")

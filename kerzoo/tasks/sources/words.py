@@ -22,6 +22,7 @@ class Wic(RowSource):
 
     fields = ("word", "sentence1", "sentence2")
     num_labels = 2
+    public_folder: ClassVar[str | None] = "WiC"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "word": ("word",),
         "sentence1": ("sentence1",),
@@ -50,6 +51,7 @@ class Wsc(RowSource):
 
     fields = ("text", "noun", "pronoun")
     num_labels = 2
+    public_folder: ClassVar[str | None] = "WSC"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "text": ("text",),
         "noun": ("span1_text",),

@@ -1,0 +1,146 @@
+"""The sweeps that make the papers' tables: their plans, and a rehearsal on tiny models."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from public_rows import write_opt_tasks, write_roberta_tasks
+from rich.console import Console
+
+from analysis import build_report
+from kerzoo.training import run_trials
+from sweeps.plan import Plan, make_plan
+from sweeps.tables import print_plan
+
+OPT_TASKS = [
+    "sst2",
+    "rte",
+    "cb",
+    "boolq",
+    "wsc",
+    "wic",
+    "multirc",
+    "copa",
+    "record",
+    "squad",
+    "drop",
+]
+ROBERTA_TASKS = [f"roberta_{name}" for name in ["sst2", "sst5", "snli", "mnli", "rte", "trec"]]
+TINY = ("training.batch_size=2", "training.forward_passes=12", "training.rungs=[0.5,1.0]")
+OPT_GRIDS = {
+    "full": (1e-3, {1e-6, 1e-7}),
+    "lora": (1e-2, {1e-4, 5e-5}),
+    "prefix": (1e-1, {1e-2, 1e-3}),
+}
+
+
+def plan_of(sweep: str, *overrides: str) -> Plan:
+    return make_plan([f"+sweep={sweep}", *overrides], f"python sweep.py +sweep={sweep}")
+
+
+def check_grids(plan: Plan, grids: dict[str, tuple[float, set[float]]]) -> None:
+    for tuning, (scale, rates) in grids.items():
+        mine = [
+            o
+            for s, o in zip(plan.specs, plan.options, strict=True)
+            if s.choices["tuning"] == tuning
+        ]
+        assert {o.training.perturbation_scale for o in mine} == {scale}
+        assert {o.training.learning_rate for o in mine} == rates
+
+
+@pytest.mark.slow
+def test_the_plan_of_the_opt_table_has_the_protocols_numbers() -> None:
+    plan = plan_of("table_opt2.7b", "arm=mezo")
+    assert len(plan.specs) == 11 * (2 + 2 + 2) * 5
+    assert [c["values"]["task"] for c in plan.content["cells"][::10]][:11] == OPT_TASKS
+    assert {spec.phase for spec in plan.specs} == {"confirm"}
+    assert Counter(o.training.seed for o in plan.options) == dict.fromkeys(range(5), 66)
+    assert {o.num_steps for o in plan.options} == {20_000}
+    assert {o.training.batch_size for o in plan.options} == {16}
+    assert {tuple(o.training.nominal_rungs) for o in plan.options} == {
+        (8_000, 16_000, 24_000, 32_000, 40_000)
+    }
+    assert {(o.model.name, o.model.dtype) for o in plan.options} == {("opt-2.7b", "float16")}
+    check_grids(plan, OPT_GRIDS)
+    console = Console(file=io.StringIO(), width=160, highlight=False)
+    print_plan(plan, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("330 trials", "13,200,000 forward passes", "GiB a trial", "GPU time", "FLOP/s"):
+        assert part in shown
+
+
+@pytest.mark.slow
+def test_the_plan_of_the_roberta_table_has_the_protocols_numbers() -> None:
+    plan = plan_of("table_roberta_large", "arm=mezo")
+    assert len(plan.specs) == 6 * (3 + 3 + 3) * 5
+    assert {o.task.name for o in plan.options} == set(ROBERTA_TASKS)
+    draws = Counter(o.task.data_seed for o in plan.options)
+    assert draws == dict.fromkeys((13, 21, 42, 87, 100), 54)
+    assert {o.task.shots for o in plan.options} == {16}
+    assert {o.num_steps for o in plan.options} == {100_000}
+    assert {o.training.batch_size for o in plan.options} == {64}
+    assert plan.content["cost"]["seeds"] == 5
+    check_grids(plan, {"full": (1e-3, {1e-7, 1e-6, 1e-5})})
+
+
+def rehearse(plan: Plan) -> pd.DataFrame:
+    """Run a plan without Ray; its table of scores."""
+    plan.check_available()
+    plan.write()
+    plan.create_trials()
+    assert run_trials(plan.specs, plan.folder) == 0
+    build_report([plan.folder])
+    return pd.read_csv(plan.folder / "report" / "tables" / "scores_by_task.csv")
+
+
+@pytest.mark.slow
+def test_the_opt_table_is_rehearsed_whole_on_a_tiny_model(tmp_path: Path, own_cache: Path) -> None:
+    plan = plan_of(
+        "table_opt2.7b",
+        "model=opt-tiny",
+        "arm=mezo",
+        "training.seed=0",
+        f"data_root={write_opt_tasks(tmp_path / 'data')}",
+        f"results_dir={tmp_path}",
+        "task.num_train=8",
+        "task.num_dev=4",
+        "task.num_test=4",
+        "task.max_length=64",
+        "training.device=cpu",
+        *TINY,
+    )
+    table = rehearse(plan)
+    assert list(table["tuning"]) == ["full", "lora", "prefix"]
+    assert set(OPT_TASKS) <= set(table.columns)
+    assert table[OPT_TASKS].notna().all(axis=None)
+    assert set(table["split"]) == {"test"}
+
+
+@pytest.mark.slow
+def test_the_roberta_table_is_rehearsed_whole_on_a_tiny_model(
+    tmp_path: Path, own_cache: Path
+) -> None:
+    plan = plan_of(
+        "table_roberta_large",
+        "model=roberta-tiny",
+        "arm=mezo",
+        "tuning=lora",
+        f"data_root={write_roberta_tasks(tmp_path / 'data')}",
+        f"results_dir={tmp_path}",
+        "task.shots=4",
+        "task.num_test=6",
+        "task.max_length=64",
+        "training.device=cpu",
+        *TINY,
+    )
+    assert len(plan.specs) == 6 * 3 * 5
+    table = rehearse(plan)
+    assert list(table["seeds"].astype(str)) == ["5"]
+    assert table[ROBERTA_TASKS].notna().all(axis=None)
+    assert table[[f"{task}_sd" for task in ROBERTA_TASKS]].notna().all(axis=None)
+    assert set(table["split"]) == {"test"}
