@@ -110,6 +110,23 @@ class FullTuning(Tuning):
 
 
 @dataclasses.dataclass(frozen=True)
+class NoTuning(Tuning):
+    """Nothing moves: what methods attach that leave the model as it is."""
+
+    last_layers = None
+    changes_base_model = False
+
+    @contextlib.contextmanager
+    def attach(self, model: PreTrainedModel, seed: int) -> Iterator[Attached]:
+        """The model itself."""
+        yield Attached({}, model)
+
+    def count_parameters(self, num_parameters: int, num_layers: int, hidden_size: int) -> int:
+        """None."""
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
 class LoRA(Tuning):
     """Low-rank adapters W + (α/rank)·B·A, through PEFT. B starts at 0, A at Kaiming-uniform.
 

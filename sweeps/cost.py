@@ -31,8 +31,8 @@ class TrialCost:
 
     Attributes:
         forward_passes: The whole budget.
-        memory_gib: The process, the weights, the fp32 copies of the trainable ones (master,
-            momentum), and the activations of a batch.
+        memory_gib: The process, the weights, the fp32 copies of the trainable ones (master and
+            momentum, or gradient and optimizer state), and the activations of a batch.
         device_s: Seconds of one device (a GPU, or the trial's CPU threads).
     """
 
@@ -46,26 +46,25 @@ def estimate_trial(options: TrialOptions, forward_pass_s: float | None = None) -
 
     The arithmetic of a forward pass is 2 · parameters · tokens, at the task's full length; with
     the last k layers only their share of the parameters computes. Three passes over the
-    trainable weights for each pair of forward passes are added.
+    trainable weights for each pair of forward passes are added: noise, or a gradient's update.
     """
-    model, training = options.model, options.training
-    layers = options.tuning.last_layers or model.num_layers
+    model, training, method = options.model, options.training, options.method
+    tuning = method.tuning(options)
+    layers = tuning.last_layers or model.num_layers
     share = min(1.0, layers / model.num_layers)
-    trainable = options.tuning.count_parameters(
-        model.num_parameters, model.num_layers, model.hidden_size
-    )
+    trainable = tuning.count_parameters(model.num_parameters, model.num_layers, model.hidden_size)
     width = BYTES[model.dtype]
     tokens = training.batch_size * options.task.max_length
-    activations = tokens * model.hidden_size * 16 * width
-    copies = options.momentum.num_copies + (training.precision == "master")
-    memory = (model.num_parameters * width + trainable * 4 * copies + activations) / GIB
+    activations = tokens * model.hidden_size * 16 * width * method.num_stored_layers(options)
+    copies = trainable * 4 * method.num_copies(options)
+    memory = (model.num_parameters * width + copies + activations) / GIB
     memory += PROCESS_GIB[training.device]
     if forward_pass_s is None:
         rate = FLOPS_PER_S[training.device] * (training.threads if training.device == "cpu" else 1)
         noise_s = trainable * 12 / MEMORY_BYTES_PER_S[training.device]
         forward_pass_s = 2 * model.num_parameters * share * tokens / rate + 1.5 * noise_s
     passes = options.num_steps * options.forward_passes_per_step
-    return TrialCost(training.forward_passes, memory, forward_pass_s * passes)
+    return TrialCost(method.budget(options), memory, forward_pass_s * passes)
 
 
 def smallest_detectable_effect(num_seeds: int, sd: float, power: float = 0.8) -> float | None:
@@ -108,9 +107,8 @@ def summarise(
 ) -> dict[str, Any]:
     """The plan's cost as it stands in plan.json."""
     costs = [estimate_trial(options, forward_pass_s) for options in trials]
-    shares = [
-        _expected_share(o.training.nominal_rungs, rule, len(trials), num_arms) for o in trials
-    ]
+    running = sum(bool(options.rungs) for options in trials)
+    shares = [_expected_share(o.rungs, rule, running, num_arms) for o in trials]
     device = trials[0].training.device
     effect = smallest_detectable_effect(num_seeds, PAIRED_SD_POINTS)
     unit = "GPU" if device == "cuda" else "CPU slot"
@@ -149,6 +147,8 @@ def _expected_share(
     rungs: Sequence[int], rule: HalvingRule, num_trials: int, num_arms: int
 ) -> float:
     """Share of a trial's budget that it is expected to spend under early stopping."""
+    if not rungs:
+        return 1.0
     fractions = rule.fractions_running(len(rungs), num_trials, num_arms)
     lengths = [stop - start for start, stop in itertools.pairwise([0, *rungs])]
     spent = math.fsum(n * f for n, f in zip(lengths, fractions, strict=True))

@@ -232,7 +232,7 @@ def _compose_cell(base: Composed, cell: Cell) -> tuple[TrialSpec, TrialOptions]:
         overrides=overrides,
         choices=choices,
         config=config,
-        rungs=options.training.nominal_rungs,
+        rungs=options.rungs,
         command=shlex.join(["python", "-m", "sweeps.trial", *overrides]),
     )
     return spec, options

@@ -113,8 +113,8 @@ def _arms(plan: Plan) -> Table:
         rows[key].append(options)
         kernels[key] = spec.choices["kernel"]
     for (arm, tuning), members in sorted(rows.items()):
-        model = members[0].model
-        trainable = members[0].tuning.count_parameters(
+        first, model = members[0], members[0].model
+        trainable = first.method.tuning(first).count_parameters(
             model.num_parameters, model.num_layers, model.hidden_size
         )
         table.add_row(
@@ -122,9 +122,9 @@ def _arms(plan: Plan) -> Table:
             str(len(members)),
             tuning,
             f"{trainable:,}",
-            kernels[arm, tuning],
-            str(members[0].kernel.order),
-            str(members[0].forward_passes_per_step),
+            kernels[arm, tuning] if first.uses("kernel") else "–",
+            str(first.kernel.order) if first.uses("kernel") else "–",
+            str(first.forward_passes_per_step),
         )
     return table
 

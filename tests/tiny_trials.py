@@ -63,6 +63,7 @@ MODEL = {
     "seed": 0,
     "path": None,
 }
+ZEROTH_ORDER = {"_target_": "kerzoo.methods.ZerothOrder"}
 CONSTANT = {"_target_": "kerzoo.schedules.ConstantSchedule"}
 
 
@@ -86,6 +87,7 @@ def trial_config(data_dir: Path | str, **changes: Any) -> dict[str, Any]:
     """A resolved configuration; a change is a whole part, or a key of `training`."""
     config: dict[str, Any] = {
         "arm": {"name": "mezo", "description": "for tests"},
+        "method": ZEROTH_ORDER,
         "model": MODEL,
         "task": {
             "_target_": "kerzoo.tasks.ClassificationTask",
