@@ -182,7 +182,7 @@ class FirstOrderLearner(BatchLearner):
 
     def save(self, step: int, writer: TrialWriter) -> None:
         """Weights, then the state, which names the step and thereby makes them valid."""
-        if step == 0 or step == self.restart_at:
+        if step <= self.restart_at:  # kept already, or the untouched model
             return
         kept = self.folder.path.glob("weights-*.safetensors")
         before = sorted(s for s in map(_step_of, kept) if s < step)
