@@ -204,7 +204,7 @@ def _facts(trial: Values, row: Values, plan: Values) -> Values:
         "half_width": row.get("half_width"),
         "num_directions": row.get("num_directions"),
         "rungs": rungs,
-        "trains": bool(rungs),
+        "trains": trial.get("rungs") != [],
         "tunes": not ("tuning" in row and row["tuning"] is None),
         "command": trial.get("command") or "",
         "failure_kind": failure.get("kind") or "",
