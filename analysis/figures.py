@@ -207,8 +207,10 @@ def _heat_panel(
     scale: Normalize,
     full: int | None,
 ) -> Panel:
-    rates = sorted(cells["learning_rate"].dropna().unique())
-    epsilons = sorted(cells["perturbation_scale"].dropna().unique())
+    rates, epsilons = (
+        sorted(cells[name].dropna().unique()) if settings[name].notna().any() else []
+        for name in ("learning_rate", "perturbation_scale")
+    )
     known = settings["dev_loss"].dropna()
     title = f"{arm}\n{context}" if context else arm
     best = f"the lowest is {format_loss(known.min())}" if len(known) else "no cell has a result"

@@ -150,11 +150,18 @@ def _frame_trials(sweeps: Sequence[Results]) -> pd.DataFrame:
             facts = _facts(trial, first_rows.get(trial_id, {}), sweep.plan)
             records.append({"sweep": label, "trial_id": trial_id, **facts})
     frame = pd.DataFrame(records)
-    varying = [c for c in CONTEXT_COLUMNS if frame.loc[frame["planned"], c].nunique() > 1]
-    frame["context"] = [
-        " · ".join(str(value) for value in values) for values in frame[varying].to_numpy()
-    ]
+    varying = _varying(frame)
+    frame["context"] = [_name_context(values, varying) for values in frame.to_dict("records")]
     return frame
+
+
+def _varying(trials: pd.DataFrame) -> list[str]:
+    """The context columns in which the planned trials differ."""
+    return [c for c in CONTEXT_COLUMNS if trials.loc[trials["planned"], c].nunique() > 1]
+
+
+def _name_context(values: Mapping[Any, Any], varying: Sequence[str]) -> str:
+    return " · ".join(str(values[column]) for column in varying)
 
 
 def sweep_labels(sweeps: Sequence[Results]) -> list[str]:
@@ -178,7 +185,12 @@ def _facts(trial: Values, row: Values, plan: Values) -> Values:
         name = part.get("name") if isinstance(part, Mapping) else None
         return str(choices.get(group) or name or row.get(group) or "unknown")
 
-    rungs = trial.get("rungs") or plan.get("rungs") or []
+    def number_of(name: str) -> Any:
+        """A value of the configuration; none where the rows say that it means nothing."""
+        meaningless = name in row and row[name] is None
+        return None if meaningless else _first_of(training.get(name), row.get(name))
+
+    rungs = _first_of(trial.get("rungs"), plan.get("rungs"), [])
     return {
         "planned": bool(trial["planned"]),
         "phase": trial.get("phase") or row.get("phase") or "screen",
@@ -188,18 +200,16 @@ def _facts(trial: Values, row: Values, plan: Values) -> Values:
         "arm": str(trial.get("arm") or row.get("arm") or "unknown"),
         "status": str(trial["status"]),
         "attempts": trial.get("attempts", 0),
-        "seed": _first_of(training.get("seed"), row.get("seed")),
-        "perturbation_scale": _number(
-            _first_of(training.get("perturbation_scale"), row.get("perturbation_scale"))
-        ),
-        "learning_rate": _number(
-            _first_of(training.get("learning_rate"), row.get("learning_rate"))
-        ),
+        "seed": number_of("seed"),
+        "perturbation_scale": _number(number_of("perturbation_scale")),
+        "learning_rate": _number(number_of("learning_rate")),
         "kernel": row.get("kernel"),
         "order": row.get("order"),
         "half_width": row.get("half_width"),
         "num_directions": row.get("num_directions"),
         "rungs": rungs,
+        "trains": trial.get("rungs") != [],
+        "tunes": not ("tuning" in row and row["tuning"] is None),
         "command": trial.get("command") or "",
         "failure_kind": failure.get("kind") or "",
         "failure_message": failure.get("message") or "",
@@ -226,8 +236,10 @@ def _frame_rows(sweeps: Sequence[Results]) -> pd.DataFrame:
 
 
 def _frame_cells(sweeps: Sequence[Results], trials: pd.DataFrame) -> pd.DataFrame:
+    varying = _varying(trials)
     by_trial = {(t["sweep"], t["trial_id"]): t for t in trials.to_dict("records")}
     settings: dict[tuple[Any, ...], int] = {}
+    listed: set[tuple[int | None, str]] = set()
     records = []
     for label, sweep in zip(sweep_labels(sweeps), sweeps, strict=True):
         for cell in sweep.plan["cells"]:
@@ -236,14 +248,25 @@ def _frame_cells(sweeps: Sequence[Results], trials: pd.DataFrame) -> pd.DataFram
                 continue
             values = cell["values"]
             arm = str(cell.get("arm") or values.get(ARM) or trial["arm"])
-            epsilon = _number(values.get(EPSILON, trial["perturbation_scale"]))
-            rate = _number(values.get(LEARNING_RATE, trial["learning_rate"]))
+            epsilon, rate = (
+                trial[name] if pd.isna(trial[name]) else _number(values.get(key, trial[name]))
+                for name, key in (
+                    ("perturbation_scale", EPSILON),
+                    ("learning_rate", LEARNING_RATE),
+                )
+            )
             extra = ", ".join(
                 f"{key.removeprefix('training.')} {_in_words(value)}"
                 for key, value in values.items()
                 if key not in FIXED_FACTORS
             )
+            if not trial["tunes"] and "tuning" in values:  # it stands beside every tuning
+                tuned = {**trial, "tuning": str(values["tuning"])}
+                trial = {**tuned, "context": _name_context(tuned, varying)}
             key = (trial["context"], arm, repr(epsilon), repr(rate), extra)
+            if (settings.get(key), trial["trial_id"]) in listed:
+                continue  # cells that differ in what means nothing to their method
+            listed.add((settings.setdefault(key, len(settings)), trial["trial_id"]))
             records.append(
                 {
                     **trial,
@@ -251,7 +274,7 @@ def _frame_cells(sweeps: Sequence[Results], trials: pd.DataFrame) -> pd.DataFram
                     "perturbation_scale": epsilon,
                     "learning_rate": rate,
                     "extra": extra,
-                    "setting": settings.setdefault(key, len(settings)),
+                    "setting": settings[key],
                     "shared_with": "",
                 }
             )

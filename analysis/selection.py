@@ -47,10 +47,14 @@ def compared_rung(study: Study, context: str, which: Which) -> int | None:
 
 
 def evaluations_at(study: Study, which: Which) -> pd.DataFrame:
-    """The evaluations with a loss at the first or final rung; at the final, of finished trials."""
+    """The evaluations with a loss at the first or final rung; at the final, of finished trials.
+
+    What trains nothing has one evaluation, at no cost, which counts at either.
+    """
     frame = study.evaluations
     rungs = frame["context"].map({c: compared_rung(study, c, which) for c in study.contexts})
-    chosen = frame[(frame["rung"] == rungs) & (frame["step"] > 0) & frame["dev_loss"].notna()]
+    at_rung = (frame["rung"] == rungs) & (frame["step"] > 0)
+    chosen = frame[(at_rung | ~frame["trains"].astype(bool)) & frame["dev_loss"].notna()]
     return chosen[chosen["status"] == "finished"] if which == "final" else chosen
 
 
@@ -117,7 +121,8 @@ def last_of_settings(study: Study) -> pd.DataFrame:
     reached = frame[frame["dev_loss"].notna()]
     reached = reached[reached["rung"] == reached.groupby("setting")["rung"].transform("max")]
     averages = average_seeds(reached).drop(columns=CELL)
-    at_start = averages["rung"] == 0
+    trains = study.cells.groupby("setting")["trains"].any()
+    at_start = (averages["rung"] == 0) & averages["setting"].map(trains).astype(bool)
     spent = frame.groupby(["setting", "trial_id"]).last().groupby("setting").mean(numeric_only=True)
     for name in ("forward_passes", "device_time_s"):
         averages.loc[at_start, name] = averages["setting"].map(spent[name])
@@ -156,7 +161,7 @@ def rung_counts(study: Study) -> pd.DataFrame:
         stopped_at = _stopping_rungs(cells, here)
         for rung in study.rungs(context):
             sample = _describe_sample(rung, stopped_at, cells, here)
-            for arm in [a for a in study.arms if (cells["arm"] == a).any()]:
+            for arm in [a for a in study.arms if cells.loc[cells["arm"] == a, "trains"].any()]:
                 ids = set(cells.loc[cells["arm"] == arm, "trial_id"])
                 mine = here[(here["arm"] == arm) & here["trial_id"].isin(ids)]
                 losses = mine.loc[(mine["rung"] == rung) & mine["dev_loss"].notna(), "dev_loss"]

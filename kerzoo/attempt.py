@@ -1,9 +1,9 @@
 """A trial as a generator of records, from its first attempt to its last.
 
-A trial knows nothing of who runs it. It yields a row at step 0 and after the last whole step of
-each rung, and writes rows and steps itself. Started again after any interruption it replays its
-trajectory, which needs no forward pass, and goes on: the rows are bit-equal to those of a trial
-that ran through.
+A trial knows nothing of who runs it, and leaves to its method how a step is made. It yields a row
+at step 0 and after the last whole step of each rung, and writes rows and steps itself. Started
+again after any interruption it replays what the method can of its trajectory, makes the steps
+behind that anew, and goes on: the rows are bit-equal to those of a trial that ran through.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 
-from kerzoo.batches import BatchSampler
 from kerzoo.confirmation import figures_of_test, read_test
-from kerzoo.evaluation import Metrics, evaluate
+from kerzoo.evaluation import Metrics
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, no_progress
 from kerzoo.records import Row, StaleAttemptError, Status, TrialFolder, TrialSpec, TrialWriter
-from kerzoo.trajectory import StepRecord, cut_torn_step
+from kerzoo.trajectory import StepRecord, cut_steps, cut_torn_step
 from kerzoo.workspace import Bench, Stopwatch, Workspace, peak_memory_gib, synchronise
 
 
@@ -87,20 +86,22 @@ class Attempt:
         bench: Bench,
         progress: Progress,
     ) -> None:
-        training = options.training
         self.spec = spec
         self.options = options
         self.writer = writer
         self.workspace = workspace
         self.bench = bench
         self.progress = progress
-        self.sampler = BatchSampler(len(bench.train.split), training.batch_size, training.seed)
-        self.optimizer = options.optimizer(bench.parameters)
-        with writer.folder.lock():
-            self.logged = cut_torn_step(writer.folder.trajectory_path)
+        self.learner = options.method.start(options, bench, writer.folder)
         self.recorded = {int(row["step"]): row for row in writer.folder.rows()}
+        with writer.folder.lock():
+            path = writer.folder.trajectory_path
+            logged = cut_torn_step(path)
+            self.logged = logged[: self.learner.resume(logged, self.recorded)]
+            cut_steps(path, self.logged)
+        self.num_made_before = len(logged)
         before = [row["wall_time_s"] for row in self.recorded.values()]
-        before += [record.wall_time_s for record in self.logged]
+        before += [record.wall_time_s for record in logged]
         self.stopwatch = Stopwatch(max(before, default=0.0))
         self.eval_time_s = max((r["eval_time_s"] for r in self.recorded.values()), default=0.0)
         self.replay_time_s = 0.0
@@ -113,17 +114,17 @@ class Attempt:
 
         The last row of a confirming trial waits for `confirm`.
         """
-        per_step = self.options.forward_passes_per_step
         for rung in [0, *self.spec.rungs]:
-            for step in range(len(self.history), rung // per_step):
+            for step in range(len(self.history), self.options.steps_at(rung)):
                 if not self._advance(step):
-                    yield self._diverge(rung, self.sampler.indices(step))
+                    yield self._diverge(rung)
                     return
                 self.progress("training", step + 1, self.options.num_steps)
             step = len(self.history)
+            self.learner.save(step, self.writer)
             if step in self.recorded:
                 row = self.recorded[step]
-                decided = len(self.logged) > step
+                decided = self.num_made_before > step
             else:
                 row, decided = self._evaluate(rung), False
             if row is self.awaiting_test:
@@ -141,7 +142,9 @@ class Attempt:
         if row is None:
             return
         rows = [*self.recorded.values(), row]
-        test = read_test(self.options, rows, self.history, self.workspace, self.progress)
+        test = read_test(
+            self.options, rows, self.history, self.writer.folder, self.workspace, self.progress
+        )
         self.replay_time_s += test.replay_time_s
         times = {name: row[name] + test.eval_time_s for name in ("eval_time_s", "wall_time_s")}
         yield self._record({**row, **times, **test.figures})
@@ -151,21 +154,19 @@ class Attempt:
         """Replay a logged step, or make a new one. Returns False if the loss is not finite."""
         if step < len(self.logged):
             start = time.perf_counter()
-            self.optimizer.replay(self.logged[step].losses)
+            self.learner.replay(self.logged[step])
             self._discount_replay(time.perf_counter() - start)
             self.history.append(self.logged[step])
             return True
-        indices = self.sampler.indices(step)
         start = time.perf_counter()
-        estimate = self.optimizer.estimate(lambda: self.bench.train.loss(indices))
-        if estimate.diverged:
+        losses = self.learner.advance(step)
+        if losses is None:
             return False
-        self.optimizer.apply(estimate)
         synchronise(self.options.training.device)
         record = StepRecord(
             step,
-            estimate.losses,
-            self.bench.train.num_tokens(indices),
+            losses,
+            self.bench.train.num_tokens(self.learner.indices(step)),
             time.perf_counter() - start,
             self.stopwatch.elapsed,
         )
@@ -180,12 +181,12 @@ class Attempt:
     def _evaluate(self, rung: int) -> Row:
         start = time.perf_counter()
         if self.history:
-            metrics = evaluate(self.bench.dev, self.options.task.binary)
+            metrics = self.learner.evaluate()
         else:
             metrics = self.workspace.first_metrics(self.options, self.bench)
         self.eval_time_s += time.perf_counter() - start
         row = self._row(rung, metrics if math.isfinite(metrics.loss) else None)
-        is_last = rung == self.spec.rungs[-1] and not row["diverged"]
+        is_last = rung == [0, *self.spec.rungs][-1] and not row["diverged"]
         if is_last and self.is_confirming:
             self.awaiting_test = row
             return row
@@ -196,33 +197,35 @@ class Attempt:
         self.recorded[row["step"]] = row
         return row
 
-    def _diverge(self, rung: int, indices: list[int]) -> Row:
+    def _diverge(self, rung: int) -> Row:
         """The row of a step whose loss was not finite; what it cost is counted."""
         row = self._row(rung, None)
         row["step"] += 1
         if row["step"] not in self.recorded:
-            passes = self.options.forward_passes_per_step
-            row["forward_passes"] += passes
+            indices = self.learner.indices(len(self.history))
+            reads = self.options.method.reads_per_step(self.options)
+            row["forward_passes"] += self.options.forward_passes_per_step
             row["examples_seen"] += len(indices)
-            row["tokens_processed"] += passes * self.bench.train.num_tokens(indices)
+            row["tokens_processed"] += reads * self.bench.train.num_tokens(indices)
             self._record(row)
         self._end("diverged")
         return self.recorded[row["step"]]
 
     def _end(self, status: Status) -> None:
-        self.writer.set_status(status, replay_time_s=self.replay_time_s)
+        notes = {"notes": self.bench.notes} if self.bench.notes else {}
+        self.writer.set_status(status, replay_time_s=self.replay_time_s, **notes)
 
     def _row(self, rung: int, metrics: Metrics | None) -> Row:
         training = self.options.training
         steps = len(self.history)
-        passes = self.options.forward_passes_per_step
+        reads = self.options.method.reads_per_step(self.options)
         return {
             **self._labels(),
             "rung": rung,
             "step": steps,
-            "forward_passes": steps * passes,
-            "examples_seen": steps * training.batch_size,
-            "tokens_processed": passes * sum(record.tokens for record in self.history),
+            "forward_passes": steps * self.options.forward_passes_per_step,
+            "examples_seen": steps * self.learner.batch_size if steps else 0,
+            "tokens_processed": reads * sum(record.tokens for record in self.history),
             "wall_time_s": self.stopwatch.elapsed,
             "device_time_s": math.fsum(record.device_time_s for record in self.history),
             "eval_time_s": self.eval_time_s,
@@ -241,34 +244,37 @@ class Attempt:
         return {f"dev_{name}": getattr(metrics, name, None) for name in names}
 
     def _labels(self) -> dict[str, Any]:
-        training, choices = self.options.training, self.spec.choices
-        kernel = self.options.kernel
-        width = self.options.bandwidth.half_width_at(0, self.options.num_steps)
+        """What the trial is; null where a setting means nothing to its method."""
+        options, training, choices = self.options, self.options.training, self.spec.choices
+        kernel = options.kernel if options.uses("kernel") else None
+        interval = kernel is not None and kernel.has_bandwidth
+        numbers = {
+            name: getattr(training, name) if options.uses(name) else None
+            for name in ("perturbation_scale", "learning_rate", "num_directions", "seed")
+        }
         return {
             "trial_id": self.spec.trial_id,
             "arm": self.spec.arm,
-            "kernel": choices["kernel"],
-            "order": kernel.order,
-            "half_width": width if kernel.has_bandwidth else None,
-            "perturbation_scale": training.perturbation_scale,
-            "learning_rate": training.learning_rate,
-            "learning_rate_factor": self._learning_rate_factor(),
-            "num_directions": training.num_directions,
-            "tuning": choices["tuning"],
-            "model": self.options.model.name,
-            "task": self.options.task.name,
-            "seed": training.seed,
+            "kernel": choices["kernel"] if kernel else None,
+            "order": kernel.order if kernel else None,
+            "half_width": options.bandwidth.half_width_at(0, options.num_steps)
+            if interval
+            else None,
+            "perturbation_scale": numbers["perturbation_scale"],
+            "learning_rate": numbers["learning_rate"],
+            "learning_rate_factor": self.learner.learning_rate_factor_at(
+                max(len(self.history) - 1, 0)  # of the last update
+            ),
+            "num_directions": numbers["num_directions"],
+            "tuning": choices["tuning"] if options.uses("tuning") else None,
+            "model": options.model.name,
+            "task": options.task.name,
+            "seed": numbers["seed"],
             "phase": self.spec.phase,
         }
 
-    def _learning_rate_factor(self) -> float:
-        """f(t)·m(d_t) of the last update: what its mean length was multiplied by."""
-        step = max(len(self.history) - 1, 0)
-        gain = self.optimizer.estimator.gain_at(step)
-        return self.optimizer.learning_rate_factor_at(step) * gain
-
     def _train_loss(self) -> float | None:
-        """Mean of the perturbed losses since the last evaluation; None at step 0."""
+        """Mean of the losses measured since the last evaluation; None at step 0."""
         last = max((step for step in self.recorded if step < len(self.history)), default=0)
         since = [loss for record in self.history[last:] for loss in record.losses]
         return math.fsum(since) / len(since) if since else None

@@ -1,7 +1,7 @@
 """The end of a confirming trial: the test split, read once, at the checkpoint that dev chose.
 
-The weights of that checkpoint are rebuilt by replaying the trial's own steps on a freshly attached
-model, whichever checkpoint it is. Nothing that is read here influences a choice.
+The weights of that checkpoint are rebuilt on a freshly attached model, whichever checkpoint it is;
+a zeroth-order trial's by replaying its own steps. Nothing that is read here influences a choice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, no_progress
-from kerzoo.records import Row
+from kerzoo.records import Row, TrialFolder
 from kerzoo.tasks import Task
 from kerzoo.trajectory import StepRecord
 from kerzoo.workspace import Workspace
@@ -64,6 +64,7 @@ def read_test(
     options: TrialOptions,
     rows: Iterable[Row],
     steps: Sequence[StepRecord],
+    folder: TrialFolder,
     workspace: Workspace,
     progress: Progress = no_progress,
 ) -> Reading:
@@ -73,19 +74,18 @@ def read_test(
         options: The trial, whose own model and data are closed by now.
         rows: All its rows.
         steps: All its steps.
+        folder: Where it is recorded.
         workspace: What the trials of this process share.
         progress: Told about the replay.
 
     Raises:
         ValueError: If nothing was evaluated after an update, or the data do not suffice.
     """
-    chosen = int(choose_checkpoint(rows)["step"])
+    chosen = int(choose_checkpoint(rows)["step"]) if options.rungs else 0
     with workspace.open_test(options) as (parameters, loss):
         start = time.perf_counter()
-        optimizer = options.optimizer(parameters)
-        for record in steps[:chosen]:
-            optimizer.replay(record.losses)
-            progress("replaying for the test", record.step + 1, chosen)
+        if chosen:
+            options.method.rebuild(options, parameters, folder, steps[:chosen], progress)
         replayed = time.perf_counter()
         metrics = evaluate(loss, options.task.binary)
         ended = time.perf_counter()

@@ -2,7 +2,7 @@
 
 Nothing but the configuration in trial.json, the log of the steps and the model that the trial
 began with is needed: the steps are replayed, which takes no forward pass and gives the weights
-bit for bit (on the same type of machine).
+bit for bit (on the same type of machine). First-order trials keep their weights at each rung.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kerzoo import METHOD_VERSION
+from kerzoo.build import TARGET, resolve
 from kerzoo.identity import trial_id
 from kerzoo.models import HubModel, LoadedModel, ModelSource
 from kerzoo.models.base import quiet_transformers
@@ -75,6 +76,8 @@ def find_checkpoint(results: Path, trial: str = "best", step: int | None = None)
     if not paths:
         wanted = "no trial" if trial == "best" else f"no trial {trial}"
         raise ValueError(f"{results}: {wanted} here; name a results folder that sweep.py wrote")
+    if trial == "best":
+        paths = [path for path in paths if _changes_weights(path)]
     rows = [(TrialFolder(path), row) for path in paths for row in TrialFolder(path).rows()]
     evaluated = [(folder, row) for folder, row in rows if not row["diverged"]]
     if step is not None:
@@ -89,6 +92,12 @@ def find_checkpoint(results: Path, trial: str = "best", step: int | None = None)
             f"{results}: nothing was evaluated after an update yet, so there is nothing to choose"
         )
     return Checkpoint(*min(evaluated, key=lambda found: (found[1]["dev_loss"], found[1]["step"])))
+
+
+def _changes_weights(path: Path) -> bool:
+    """Whether a trial ends with a model of its own."""
+    config = TrialFolder(path).read()["config"]
+    return bool(resolve(config["method"][TARGET]).changes_weights)
 
 
 def export(
@@ -122,11 +131,10 @@ def export(
     steps = _read_steps(checkpoint)
     torch.set_num_threads(options.training.threads)
     loaded = Workspace(progress=progress).load(options)
-    with options.tuning.attach(loaded.model, options.training.seed) as attached:
-        optimizer = options.optimizer(attached.parameters.values())
-        for record in steps:
-            optimizer.replay(record.losses)
-            progress("replaying", record.step + 1, len(steps))
+    tuning = options.method.tuning(options)
+    with tuning.attach(loaded.model, options.training.seed) as attached:
+        parameters = list(attached.parameters.values())
+        options.method.rebuild(options, parameters, checkpoint.folder, steps, progress)
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
             folder = Path(temporary) / out.name

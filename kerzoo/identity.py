@@ -11,20 +11,10 @@ import json
 from typing import Any
 
 from kerzoo import METHOD_VERSION
-from kerzoo.build import TARGET, resolve
+from kerzoo.build import TARGET, build, resolve
 from kerzoo.kernels import Kernel
+from kerzoo.methods import Method, ZerothOrder
 from kerzoo.options import TrainingOptions, TrialOptions
-
-METHOD_PARTS = (
-    "kernel",
-    "perturbation",
-    "clipping",
-    "momentum",
-    "learning_rate_schedule",
-    "perturbation_scale_schedule",
-    "tuning",
-)
-"""Parts that decide numbers whatever the others are; a bandwidth does not without an interval."""
 
 LENGTH = 16
 """Hexadecimal digits of an id: 64 bits."""
@@ -36,10 +26,10 @@ _PLACES = frozenset({"path", "data_dir", "hub_id", "revision"})
 def trial_id(config: dict[str, Any], kernel: Kernel, model: str, data: str) -> str:
     """Hash a resolved trial configuration.
 
-    In it: the numerical configuration (a bandwidth only where the kernel has one), the schedule's
-    length, seeds, dtype, device type, threads, the fingerprints of model and data, and
-    METHOD_VERSION. Not in it: labels, places on disk, the rungs at which it is evaluated, phase,
-    sweep, scheduler, tracking and cluster.
+    In it: the method and what it uses of the numerical configuration (a bandwidth only where the
+    kernel has one), the schedule's length, seeds, dtype, device type, threads, the fingerprints of
+    model and data, and METHOD_VERSION. Not in it: labels, places on disk, the rungs at which it is
+    evaluated, phase, sweep, scheduler, tracking and cluster.
 
     Args:
         config: The resolved configuration of the trial.
@@ -47,14 +37,15 @@ def trial_id(config: dict[str, Any], kernel: Kernel, model: str, data: str) -> s
         model: Fingerprint of the model's weights.
         data: Fingerprint of the task's data.
     """
-    training = _with_floats(TrainingOptions, config["training"])
+    method: Method = build(config["method"], "method")
+    used = _used_numbers(config, method)
+    if "bandwidth" in method.parts and not kernel.has_bandwidth:
+        used["bandwidth"] = None
     numbers = {
         "method_version": METHOD_VERSION,
         "model": {"dtype": config["model"]["dtype"], "fingerprint": model},
         "task": {**_numbers_of(config["task"]), "fingerprint": data},
-        **{part: _numbers_of(config[part]) for part in METHOD_PARTS},
-        "bandwidth": _numbers_of(config["bandwidth"]) if kernel.has_bandwidth else None,
-        "training": {k: v for k, v in training.items() if k != "rungs"},
+        **used,
     }
     return _hash(numbers)
 
@@ -65,12 +56,17 @@ def signature(options: TrialOptions, config: dict[str, Any]) -> str:
     A step measures at θ ± a·u and moves along b·ΔL·u, with a = ε_t·r and b = η_t·K_d(r) / (2ε_t·n).
     The signature holds a and the ratios of b over some steps, directions and tensors, as drawn,
     and the configuration of all else. A constant factor of b is a learning rate, unless clipping
-    or weight decay is active: then b itself is in it.
+    or weight decay is active: then b itself is in it. For other methods it holds all that they
+    use but the learning rate.
 
     Args:
         options: The trial.
         config: The resolved configuration that it was built from.
     """
+    if not isinstance(options.method, ZerothOrder):
+        used = _used_numbers(config, options.method)
+        used["training"].pop("learning_rate", None)
+        return _hash({**used, "task": _numbers_of(config["task"]), "model": options.model.name})
     training, estimator = options.training, options.estimator()
     points: list[float] = []
     factors: list[float] = []
@@ -101,6 +97,17 @@ def signature(options: TrialOptions, config: dict[str, Any]) -> str:
 
 
 _MEASURED = frozenset({"learning_rate", "perturbation_scale", "r_scope", "rungs"})
+
+
+def _used_numbers(config: dict[str, Any], method: Method) -> dict[str, Any]:
+    """What a method uses of a configuration, beside model and task."""
+    training = _with_floats(TrainingOptions, config["training"])
+    used = method.numbers | {"threads", "device"}
+    return {
+        "method": _numbers_of(config["method"]),
+        **{part: _numbers_of(config[part]) for part in method.parts},
+        "training": {k: v for k, v in training.items() if k in used},
+    }
 
 
 def _hash(numbers: dict[str, Any]) -> str:

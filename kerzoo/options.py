@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from kerzoo.build import build, check_arguments
 from kerzoo.clipping import Clipping
 from kerzoo.estimator import RADIUS_SCOPES, Estimator, RadiusScope
 from kerzoo.kernels import Kernel
+from kerzoo.methods import Method
 from kerzoo.models import ModelSource
 from kerzoo.momentum import Momentum
 from kerzoo.noise import Perturbation
@@ -26,6 +26,7 @@ from kerzoo.tuning import Tuning
 from kerzoo.weights import PRECISIONS, Precision
 
 PARTS: dict[str, type[Any]] = {
+    "method": Method,
     "model": ModelSource,
     "task": Task,
     "kernel": Kernel,
@@ -127,6 +128,7 @@ class TrainingOptions:
 class TrialOptions:
     """All objects of a trial."""
 
+    method: Method
     model: ModelSource
     task: Task
     kernel: Kernel
@@ -141,12 +143,7 @@ class TrialOptions:
 
     def __post_init__(self) -> None:
         self._check_rungs()
-        try:
-            self.estimator()  # whatever the optimizer would refuse is refused now
-        except ValueError as error:
-            key = re.split("[ =]", str(error))[0]
-            numbers = {field.name for field in dataclasses.fields(TrainingOptions)}
-            raise ValueError(f"training.{error}" if key in numbers else str(error)) from error
+        self.method.check(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrialOptions:
@@ -179,23 +176,36 @@ class TrialOptions:
 
     @property
     def forward_passes_per_step(self) -> int:
-        """Two for each difference that the kernel measures on each direction."""
-        return 2 * self.kernel.num_nodes * self.training.num_directions
+        """Cost of a step; 0 where the method makes none."""
+        return self.method.forward_passes_per_step(self)
 
     @property
     def num_steps(self) -> int:
         """Whole steps in the budget."""
-        return self.training.forward_passes // self.forward_passes_per_step
+        return self.method.num_steps(self)
+
+    @property
+    def rungs(self) -> list[int]:
+        """Nominal forward passes at which the trial is evaluated, after step 0."""
+        return self.method.rungs(self)
+
+    def steps_at(self, rung: int) -> int:
+        """Whole steps that do not exceed a rung."""
+        return min(self.num_steps, rung // max(1, self.forward_passes_per_step))
+
+    def uses(self, name: str) -> bool:
+        """Whether a part, or a value of `training`, has a meaning for the method."""
+        return name in self.method.parts or name in self.method.numbers
 
     def estimator(self) -> Estimator:
-        """The estimator of a run of this trial."""
+        """The estimator of a zeroth-order run of this trial."""
         # PEFT keeps adapters in fp32 whatever the base model's dtype.
         name = self.model.dtype if self.tuning.changes_base_model else "float32"
         dtype: torch.dtype = getattr(torch, name)
         return self.optimizer([nn.Parameter(torch.zeros(1, dtype=dtype))]).estimator
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> KerZOO:
-        """The optimizer of a run of this trial, over the parameters that it trains."""
+        """The zeroth-order optimizer of a run of this trial, over the parameters it trains."""
         training = self.training
         return KerZOO(
             parameters,
@@ -218,13 +228,15 @@ class TrialOptions:
         )
 
     def _check_rungs(self) -> None:
-        rungs, per_step = self.training.nominal_rungs, self.forward_passes_per_step
+        rungs, per_step = self.rungs, self.forward_passes_per_step
+        if not rungs:
+            return
         steps = [rung // per_step for rung in rungs]
         if steps[0] < 1:
             raise ValueError(
                 f"training.rungs must not lie below one step: the first, {rungs[0]} forward "
-                f"passes ({self.training.rungs[0]} of {self.training.forward_passes}), is less "
-                f"than the {per_step} of one step; raise forward_passes or rungs[0]"
+                f"passes ({self.training.rungs[-len(rungs)]} of {self.training.forward_passes}), "
+                f"is less than the {per_step} of one step; raise forward_passes or rungs[0]"
             )
         if len(set(steps)) < len(steps):
             raise ValueError(

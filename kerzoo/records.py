@@ -20,7 +20,7 @@ import datetime
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,7 +91,8 @@ class TrialSpec:
         overrides: The Hydra overrides that lead to it.
         choices: The option chosen of each configuration group.
         config: The resolved configuration, a plain dict.
-        rungs: Nominal forward passes at which it is evaluated; the last is its whole budget.
+        rungs: Nominal forward passes at which it is evaluated after step 0; the last is its whole
+            budget. Empty where nothing is trained.
         command: What reruns it by hand.
     """
 
@@ -103,6 +104,11 @@ class TrialSpec:
     config: dict[str, Any]
     rungs: list[int]
     command: str
+
+    @property
+    def last_rung(self) -> int:
+        """The rung at which the trial ends; 0 where it ends at step 0."""
+        return self.rungs[-1] if self.rungs else 0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialSpec:
@@ -201,6 +207,24 @@ class TrialWriter:
     def append_step(self, record: bytes) -> None:
         """Append a step to the trajectory."""
         self._append(self.folder.trajectory_path, record, durable=False)
+
+    def replace_file(self, path: Path, write: Callable[[Path], object]) -> None:
+        """Write a file of the folder under another name, then put it in its place, atomically.
+
+        Args:
+            path: Inside the folder.
+            write: Writes the content to the path that it is given.
+        """
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            with self._lock:
+                self._check()
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def set_status(self, status: Status, **values: Any) -> None:
         """Record how the attempt stands, or how the trial ended."""

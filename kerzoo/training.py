@@ -16,28 +16,26 @@ from typing import Any
 import torch
 
 from kerzoo.attempt import run_trial
-from kerzoo.batches import BatchSampler
 from kerzoo.options import TrialOptions
 from kerzoo.progress import ProgressBars
 from kerzoo.records import ENDED, Row, TrialFolder, TrialSpec, score_of
 from kerzoo.workspace import Bench, Workspace
 
 
-def time_forward_pass(options: TrialOptions, bench: Bench, num_steps: int = 3) -> float:
-    """Median duration of a step's estimate, in seconds per forward pass, noise included.
+def time_forward_pass(
+    options: TrialOptions, bench: Bench, folder: TrialFolder, num_steps: int = 3
+) -> float:
+    """Median duration of a step without its update, in seconds per forward pass, noise included.
 
-    The weights stay as they are.
+    The weights stay as they are. 0 where the method makes no step.
     """
-    training = options.training
-    sampler = BatchSampler(len(bench.train.split), training.batch_size, training.seed)
-    optimizer = options.optimizer(bench.parameters)
+    learner = options.method.start(options, bench, folder)
     times = []
-    for step in range(num_steps):
-        indices = sampler.indices(step)
+    for step in range(min(num_steps, options.num_steps)):
         start = time.perf_counter()
-        optimizer.estimator.estimate(optimizer.weights, lambda: bench.train.loss(indices), step)  # noqa: B023
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) / options.forward_passes_per_step
+        passes = learner.measure(step)
+        times.append((time.perf_counter() - start) / passes)
+    return statistics.median(times) if times else 0.0
 
 
 def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, Any]:
@@ -63,9 +61,10 @@ def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, Any]:
         start = time.perf_counter()
         with workspace.open(options) as bench:
             times["cache_s"] += time.perf_counter() - start
-            measured = time_forward_pass(options, bench)
+            nowhere = TrialFolder(Path(os.devnull))  # no attempt was made
+            measured = time_forward_pass(options, bench, nowhere)
             times["forward_pass_s"] += measured * counts[key] / len(specs)
-            splits = {"train": bench.train.runner.sequences, "dev": bench.dev.runner.sequences}
+            splits = {name: loss.runner.sequences for name, loss in bench.losses.items()}
         if spec.phase == "confirm":
             with workspace.open_test(options) as (_, loss):
                 splits["test"] = loss.runner.sequences
@@ -76,8 +75,8 @@ def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, Any]:
 
 
 def workspace_key(spec: TrialSpec) -> str:
-    """What decides which model, data and adapters a trial needs."""
-    parts = [spec.config[name] for name in ("model", "task", "tuning")]
+    """What decides which model, data and adapters a trial needs, and what a step does."""
+    parts = [spec.config[name] for name in ("model", "task", "tuning", "method")]
     return json.dumps([*parts, spec.config["training"]["device"]], sort_keys=True)
 
 
@@ -147,6 +146,8 @@ def run_trials(specs: Sequence[TrialSpec], results: Path) -> int:
         try:
             for row in run_trial(spec, folder, workspace, bars):
                 bars.say(format_row(row))
+            for about, note in folder.read().get("notes", {}).items():
+                bars.say(f"  {about}: {note}")
         except KeyboardInterrupt:
             folder.update(status="interrupted")
             raise

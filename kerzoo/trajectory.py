@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgpack
@@ -59,6 +60,12 @@ def cut_torn_step(path: Path) -> list[StepRecord]:
     if path.exists() and path.stat().st_size > whole:
         os.truncate(path, whole)
     return records
+
+
+def cut_steps(path: Path, steps: Sequence[StepRecord]) -> None:
+    """Cut off what follows some steps, which are the log's first."""
+    if path.exists():
+        os.truncate(path, sum(len(step.pack()) for step in steps))
 
 
 def _read(path: Path) -> tuple[list[StepRecord], int]:

@@ -26,6 +26,7 @@ from kerzoo.models import LoadedModel
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, no_progress
 from kerzoo.tasks import EncodedSplit, GenerationTask
+from kerzoo.tasks.demonstrations import Demonstrations
 from kerzoo.tuning import first_trainable_layer
 
 GIB = 1 << 30
@@ -37,13 +38,23 @@ class Bench:
 
     Attributes:
         parameters: The trainable parameters, in a fixed order.
-        train: The loss on training examples.
-        dev: The loss on dev examples.
+        losses: On the examples of each split that the method needs.
+        notes: What is worth knowing about the data, by what it is about.
     """
 
     parameters: list[nn.Parameter]
-    train: SplitLoss
-    dev: SplitLoss
+    losses: dict[str, SplitLoss]
+    notes: dict[str, str]
+
+    @property
+    def train(self) -> SplitLoss:
+        """The loss on training examples."""
+        return self.losses["train"]
+
+    @property
+    def dev(self) -> SplitLoss:
+        """The loss on dev examples."""
+        return self.losses["dev"]
 
 
 class Workspace:
@@ -63,6 +74,7 @@ class Workspace:
         self.num_devices = num_devices
         self._model: tuple[str, LoadedModel, int] | None = None
         self._splits: dict[str, EncodedSplit] = {}
+        self._notes: dict[str, dict[str, str]] = {}
         self._first_metrics: dict[str, Metrics] = {}
 
     @contextlib.contextmanager
@@ -72,8 +84,8 @@ class Workspace:
         Raises:
             ValueError: When model, task and tuning do not fit each other.
         """
-        with self._open(options, ("train", "dev")) as (parameters, losses):
-            yield Bench(parameters, losses["train"], losses["dev"])
+        with self._open(options, options.method.splits) as bench:
+            yield bench
 
     @contextlib.contextmanager
     def open_test(self, options: TrialOptions) -> Iterator[tuple[list[nn.Parameter], SplitLoss]]:
@@ -82,13 +94,11 @@ class Workspace:
         Raises:
             ValueError: When model, task and tuning do not fit each other.
         """
-        with self._open(options, ("test",)) as (parameters, losses):
-            yield parameters, losses["test"]
+        with self._open(options, ("test",)) as bench:
+            yield bench.parameters, bench.losses["test"]
 
     @contextlib.contextmanager
-    def _open(
-        self, options: TrialOptions, names: Sequence[str]
-    ) -> Iterator[tuple[list[nn.Parameter], dict[str, SplitLoss]]]:
+    def _open(self, options: TrialOptions, names: Sequence[str]) -> Iterator[Bench]:
         loaded = self.load(options)
         longest = loaded.num_positions
         if longest is not None and options.task.max_length > longest:
@@ -97,19 +107,21 @@ class Workspace:
                 f"got {options.task.max_length}"
             )
         splits = {name: self._split(options, loaded, name) for name in names}
-        tuning = options.tuning
+        tuning = options.method.tuning(options)
         with contextlib.ExitStack() as stack:
             if tuning.changes_base_model:
                 stack.callback(self._forget_model)
             attached = stack.enter_context(tuning.attach(loaded.model, options.training.seed))
             losses = self._losses(stack, options, loaded, splits)
-            yield list(attached.parameters.values()), losses
+            yield Bench(list(attached.parameters.values()), losses, self._note(options, loaded))
 
     def first_metrics(self, options: TrialOptions, bench: Bench) -> Metrics:
         """Dev metrics before any update; evaluated once for trials that start alike."""
         training = options.training
-        numerics = [training.seed, training.threads, training.device]
-        key = _key(options.model, options.task, options.tuning, numerics)
+        numerics: list[Any] = [training.seed, training.threads, training.device]
+        tuning, demonstrations = options.method.tuning(options), options.method.demonstrations
+        numerics += [type(tuning).__name__, *demonstrations]
+        key = _key(options.model, options.task, tuning, numerics)
         if key not in self._first_metrics:
             self._first_metrics[key] = evaluate(bench.dev, options.task.binary)
         return self._first_metrics[key]
@@ -139,10 +151,29 @@ class Workspace:
         self._model = None
 
     def _split(self, options: TrialOptions, loaded: LoadedModel, name: str) -> EncodedSplit:
-        key = _key(options.model, options.task, name)
+        task, demonstrations = options.task, options.method.demonstrations
+        key = _key(options.model, task, name, demonstrations)
         if key not in self._splits:
-            self._splits[key] = options.task.encode(loaded.tokenizer, name)
+            found = demonstrations_for(options, loaded)
+            self._splits[key] = task.encode(loaded.tokenizer, name, found)
         return self._splits[key]
+
+    def _note(self, options: TrialOptions, loaded: LoadedModel) -> dict[str, str]:
+        """How many demonstrations were left out, where that is allowed."""
+        task, (number, fit) = options.task, options.method.demonstrations
+        if not number or fit != "cut":
+            return {}
+        key = _key(options.model, task, number)
+        if key not in self._notes:
+            found, examples = demonstrations_for(options, loaded), task.examples("dev")
+            assert found is not None
+            counts = task.count_left_out(loaded.tokenizer, examples, found)
+            self._notes[key] = {
+                "demonstrations": f"{sum(counts)} of {number * len(counts)} left out, for want of "
+                f"room in {found.window} tokens: {sum(map(bool, counts))} of {len(counts)} dev "
+                f"examples have fewer than {number}"
+            }
+        return self._notes[key]
 
     def _losses(
         self,
@@ -154,7 +185,8 @@ class Workspace:
         task = options.task
         judged = dict.fromkeys(("dev", "test"), task.dev_objective)
         objectives = {"train": task.objective, **judged}
-        first = first_trainable_layer(loaded.model, options.tuning.last_layers)
+        tuning = options.method.tuning(options)
+        first = first_trainable_layer(loaded.model, tuning.last_layers)
         if first == 0 or isinstance(task, GenerationTask):  # what is generated has no stored output
             runners = {n: SequenceRunner(loaded, s.sequences) for n, s in splits.items()}
         else:
@@ -182,6 +214,28 @@ class Workspace:
         }
         entry: CachedEntry = stack.enter_context(frozen_layers_replaced(loaded.model, first))
         return {n: SequenceRunner(loaded, s.sequences, stored[n], entry) for n, s in splits.items()}
+
+
+def demonstrations_for(options: TrialOptions, loaded: LoadedModel) -> Demonstrations | None:
+    """The first training examples as demonstrations; None where the method shows none.
+
+    Training examples are in an order that follows from the task's data seed alone.
+
+    Raises:
+        ValueError: If there are fewer than the method asks for.
+    """
+    task, (number, fit) = options.task, options.method.demonstrations
+    if number == 0:
+        return None
+    examples = task.examples("train")[:number]
+    if len(examples) < number:
+        raise ValueError(
+            f"method.num_demonstrations must not exceed the {len(examples)} training examples of "
+            f"{task.name}, got {number}"
+        )
+    positions = getattr(loaded.model.config, "max_position_embeddings", task.max_length)
+    window = min(task.max_length, int(positions))
+    return Demonstrations(tuple(map(task.verbalise, examples)), window, fit)
 
 
 @functools.lru_cache(maxsize=8)

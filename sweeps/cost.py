@@ -35,7 +35,8 @@ class TrialCost:
         forward_passes: The whole budget.
         memory_gib: The process, the weights, those that the tuning adds, and the larger of two:
             the trainable weights once more, while they become one vector; their fp32 copies
-            (master, momentum) and the activations of a batch. There is no key-value cache.
+            (master and momentum, or gradient and optimizer state) and the activations of a
+            batch. There is no key-value cache.
         device_s: Seconds of one device (a GPU, or the trial's CPU threads).
     """
 
@@ -49,19 +50,20 @@ def estimate_trial(options: TrialOptions, forward_pass_s: float | None = None) -
 
     The arithmetic of a forward pass is 2 · parameters · tokens, at the task's full length; with
     the last k layers only their share of the parameters computes. Three passes over the
-    trainable weights for each pair of forward passes are added.
+    trainable weights for each pair of forward passes are added: noise, or a gradient's update.
     """
-    model, training, tuning = options.model, options.training, options.tuning
+    model, training, method = options.model, options.training, options.method
+    tuning = method.tuning(options)
     layers = model.num_layers if tuning.last_layers is None else tuning.last_layers
     share = min(1.0, layers / model.num_layers)
     trainable = tuning.count_parameters(model.sizes)
     width = BYTES[model.dtype]
     tokens = training.batch_size * (options.task.max_length + tuning.prepended_tokens)
-    activations = tokens * model.hidden_size * 16 * width
+    activations = tokens * model.hidden_size * 16 * width * method.num_stored_layers(options)
     if tuning.is_copied_per_sequence:
         activations += training.batch_size * trainable * width
-    copies = options.momentum.num_copies + (training.precision == "master")
-    later = max(trainable * width, trainable * 4 * copies + activations)
+    copies = trainable * 4 * method.num_copies(options)
+    later = max(trainable * width, copies + activations)
     added = tuning.added_bytes(model.sizes, width)
     memory = (model.num_parameters * width + added + later) / GIB + PROCESS_GIB[training.device]
     if forward_pass_s is None:
@@ -69,7 +71,7 @@ def estimate_trial(options: TrialOptions, forward_pass_s: float | None = None) -
         noise_s = trainable * 12 / MEMORY_BYTES_PER_S[training.device]
         forward_pass_s = 2 * model.num_parameters * share * tokens / rate + 1.5 * noise_s
     passes = options.num_steps * options.forward_passes_per_step
-    return TrialCost(training.forward_passes, memory, forward_pass_s * passes)
+    return TrialCost(method.budget(options), memory, forward_pass_s * passes)
 
 
 def smallest_detectable_effect(num_seeds: int, sd: float, power: float = 0.8) -> float | None:
@@ -112,11 +114,8 @@ def summarise(
 ) -> dict[str, Any]:
     """The plan's cost as it stands in plan.json."""
     costs = [estimate_trial(options, forward_pass_s) for options in trials]
-    sizes = Counter(stratum_of(options) for options in trials)
-    shares = [
-        _expected_share(tuple(o.training.nominal_rungs), rule, sizes[stratum_of(o)], num_arms)
-        for o in trials
-    ]
+    sizes = Counter(stratum_of(options) for options in trials if options.rungs)
+    shares = [_expected_share(tuple(o.rungs), rule, sizes[stratum_of(o)], num_arms) for o in trials]
     device = trials[0].training.device
     effect = smallest_detectable_effect(num_seeds, PAIRED_SD_POINTS)
     unit = "GPU" if device == "cuda" else "CPU slot"
@@ -161,6 +160,8 @@ def _expected_share(
     rungs: tuple[int, ...], rule: HalvingRule, num_trials: int, num_arms: int
 ) -> float:
     """Share of a trial's budget that it is expected to spend under early stopping."""
+    if not rungs:
+        return 1.0
     fractions = rule.fractions_running(len(rungs), num_trials, num_arms)
     lengths = [stop - start for start, stop in itertools.pairwise([0, *rungs])]
     spent = math.fsum(n * f for n, f in zip(lengths, fractions, strict=True))

@@ -290,7 +290,7 @@ def _compose_cell(base: Composed, cell: Cell) -> tuple[TrialSpec, TrialOptions]:
         overrides=overrides,
         choices=choices,
         config=config,
-        rungs=options.training.nominal_rungs,
+        rungs=options.rungs,
         command=shlex.join(["python", "-m", "sweeps.trial", *overrides]),
     )
     return spec, options
@@ -331,7 +331,7 @@ def _fixed(options: Sequence[TrialOptions]) -> dict[str, Any]:
 
 
 def _num_trainable(options: TrialOptions) -> int:
-    return options.tuning.count_parameters(options.model.sizes)
+    return options.method.tuning(options).count_parameters(options.model.sizes)
 
 
 def _key(override: str) -> str:

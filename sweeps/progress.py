@@ -185,7 +185,7 @@ class Display:
         last = rows[-1] if rows else None
         table.add_row(
             self.labels[trial],
-            f"{last['forward_passes'] if last else 0} of {self.specs[trial].rungs[-1]}",
+            f"{last['forward_passes'] if last else 0} of {self.specs[trial].last_rung}",
             _number(last["dev_loss"] if last else None),
             _number(rows[0]["dev_loss"] if rows else None),
         )

@@ -192,7 +192,7 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
         sweep.scheduler.rule,
         {spec.trial_id: spec.arm for spec in plan.specs},
         rows,
-        {spec.trial_id: spec.rungs[-1] for spec in plan.specs},
+        {spec.trial_id: spec.last_rung for spec in plan.specs},
         plan.folder / "events.jsonl",
         {s.trial_id: stratum_of(o) for s, o in zip(plan.specs, plan.options, strict=True)},
     )

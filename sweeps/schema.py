@@ -13,6 +13,7 @@ from sweeps.halving import HalvingRule
 
 GROUPS = (
     "arm",
+    "method",
     "model",
     "task",
     "kernel",
@@ -31,7 +32,7 @@ GROUPS = (
 )
 """Configuration groups: one folder of conf/ each."""
 
-TRIAL_GROUPS = GROUPS[:12]
+TRIAL_GROUPS = GROUPS[:13]
 """The groups that decide what a trial is; the others decide how the sweep is run."""
 
 
@@ -167,6 +168,7 @@ class SweepConfig:
     """
 
     arm: ArmLabel = dataclasses.field(default_factory=ArmLabel)
+    method: dict[str, Any] = MISSING
     model: dict[str, Any] = MISSING
     task: dict[str, Any] = MISSING
     kernel: dict[str, Any] = MISSING

@@ -113,15 +113,16 @@ def _arms(plan: Plan) -> Table:
         rows[key].append(options)
         kernels[key] = spec.choices["kernel"]
     for (arm, tuning), members in sorted(rows.items()):
-        trainable = members[0].tuning.count_parameters(members[0].model.sizes)
+        first = members[0]
+        trainable = first.method.tuning(first).count_parameters(first.model.sizes)
         table.add_row(
             arm,
             str(len(members)),
             tuning,
             f"{trainable:,}",
-            kernels[arm, tuning],
-            str(members[0].kernel.order),
-            str(members[0].forward_passes_per_step),
+            kernels[arm, tuning] if first.uses("kernel") else "–",
+            str(first.kernel.order) if first.uses("kernel") else "–",
+            str(first.forward_passes_per_step),
         )
     return table
 

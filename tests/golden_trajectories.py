@@ -18,7 +18,7 @@ from tiny_trials import FULL, LORA_LAST, created, trial_config, trial_spec, writ
 
 from kerzoo import METHOD_VERSION
 from kerzoo.attempt import run_trial
-from kerzoo.identity import METHOD_PARTS
+from kerzoo.methods import ZerothOrder
 from kerzoo.options import TrialOptions
 from kerzoo.trajectory import read_trajectory
 from kerzoo.workspace import Workspace
@@ -32,7 +32,7 @@ NUM_STEPS = 5
 
 def cases() -> dict[str, dict[str, Any]]:
     """What to change in the tiny trial: for every shipped arm, and for some combinations."""
-    arms = sorted(path.name.removesuffix(".yaml") for path in (CONF / "arm").glob("*.yaml"))
+    arms = zeroth_order_arms()
     chosen = {arm: _parts(f"arm={arm}") for arm in arms}
     half = _parts("arm=legendre4", "bandwidth=half")
     chosen["legendre4-half-lora_last"] = half | {"tuning": LORA_LAST}
@@ -46,6 +46,12 @@ def cases() -> dict[str, dict[str, Any]]:
     chosen["mezo-cosine-inplace-weight_decay"] = decayed | {"weight_decay": 0.1}
     chosen["mezo-full"] = _parts("arm=mezo") | {"tuning": FULL, "learning_rate": 1e-4}
     return chosen
+
+
+def zeroth_order_arms() -> list[str]:
+    """The shipped arms that train by forward passes alone."""
+    arms = sorted(path.name.removesuffix(".yaml") for path in (CONF / "arm").glob("*.yaml"))
+    return [a for a in arms if compose([f"arm={a}"]).choices["method"] == "zeroth_order"]
 
 
 def run_case(changes: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -69,9 +75,9 @@ def run_case(changes: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _parts(*overrides: str) -> dict[str, Any]:
     config = compose(overrides).config
-    parts = {part: config[part] for part in METHOD_PARTS if part != "tuning"}
+    parts = {part: config[part] for part in ZerothOrder.parts if part != "tuning"}
     numbers = {name: config["training"][name] for name in NUMBERS}
-    return {**parts, "bandwidth": config["bandwidth"], **numbers}
+    return {**parts, **numbers}
 
 
 def main() -> None:

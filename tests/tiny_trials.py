@@ -11,6 +11,7 @@ from typing import Any
 from kerzoo.frozen import CachedEntry, FrozenOutputs
 from kerzoo.losses import LabelWordLoss, SequenceRunner
 from kerzoo.models import LoadedModel
+from kerzoo.options import TrialOptions
 from kerzoo.records import TIMING_COLUMNS, Row, TrialFolder, TrialSpec
 from kerzoo.tasks import LabelWordSplit
 
@@ -63,6 +64,7 @@ MODEL = {
     "seed": 0,
     "path": None,
 }
+ZEROTH_ORDER = {"_target_": "kerzoo.methods.ZerothOrder"}
 CONSTANT = {"_target_": "kerzoo.schedules.ConstantSchedule"}
 
 
@@ -86,6 +88,7 @@ def trial_config(data_dir: Path | str, **changes: Any) -> dict[str, Any]:
     """A resolved configuration; a change is a whole part, or a key of `training`."""
     config: dict[str, Any] = {
         "arm": {"name": "mezo", "description": "for tests"},
+        "method": ZEROTH_ORDER,
         "model": MODEL,
         "task": {
             "_target_": "kerzoo.tasks.ClassificationTask",
@@ -143,7 +146,6 @@ def trial_spec(
     config: dict[str, Any], identity: str = "trial0", phase: str = "screen"
 ) -> TrialSpec:
     """The configuration as the plan lists it."""
-    training = config["training"]
     return TrialSpec(
         trial_id=identity,
         arm=config["arm"]["name"],
@@ -151,7 +153,7 @@ def trial_spec(
         overrides=[],
         choices={"kernel": "kernel", "tuning": "tuning"},
         config=config,
-        rungs=[round(f * training["forward_passes"]) for f in training["rungs"]],
+        rungs=TrialOptions.from_config(config).rungs,
         command="python -m kerzoo.training plan.json",
     )
 

@@ -15,6 +15,7 @@ from kerzoo.tasks.sources import Example, ExampleSource
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from kerzoo.tasks.demonstrations import Demonstrations
     from kerzoo.tasks.encoding import EncodedSplit, Sequences
 
 SPLITS = ("train", "dev", "test")
@@ -103,16 +104,86 @@ class Task(abc.ABC):
         return self.source.num_labels == 2
 
     @abc.abstractmethod
-    def encode(self, tokenizer: PreTrainedTokenizerBase, split: str) -> EncodedSplit:
+    def continuations(self, example: Example) -> tuple[str, ...]:
+        """What may follow an example's prompt; the right one stands at the example's label."""
+
+    @abc.abstractmethod
+    def encode(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        split: str,
+        demonstrations: Demonstrations | None = None,
+    ) -> EncodedSplit:
         """The tokens of a split.
 
         Args:
             tokenizer: The model's tokenizer.
             split: "train", "dev" or "test".
+            demonstrations: What stands in front of every prompt.
 
         Raises:
             ValueError: If prompt and tokenizer do not fit, or the data do not suffice.
         """
+
+    @property
+    def reserved_tokens(self) -> int:
+        """Tokens of the context window that prompt and continuation must leave free."""
+        return 0
+
+    def verbalise(self, example: Example) -> str:
+        """The prompt with the right continuation, as a demonstration shows it."""
+        prompt = fill(self.prompt, example.fields)
+        return (prompt + self.continuations(example)[example.label]).strip()
+
+    def prompts(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        demonstrations: Demonstrations | None = None,
+    ) -> list[str]:
+        """The examples' prompts, behind the demonstrations that they have room for.
+
+        Raises:
+            ValueError: If demonstrations do not fit and may not be cut.
+        """
+        prompts = [fill(self.prompt, example.fields) for example in examples]
+        if demonstrations is None:
+            return prompts
+        left_out = self.count_left_out(tokenizer, examples, demonstrations)
+        return demonstrations.in_front_of(prompts, left_out)
+
+    def count_left_out(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        demonstrations: Demonstrations,
+    ) -> list[int]:
+        """How many demonstrations each example has no room for. Length: that of examples.
+
+        Raises:
+            ValueError: If demonstrations do not fit and may not be cut.
+        """
+        longest = [
+            fill(self.prompt, example.fields) + max(self.continuations(example), key=len)
+            for example in examples
+        ]
+        return demonstrations.count_left_out(tokenizer, longest, self.reserved_tokens)
+
+    def check_demonstrations(self, number: int) -> None:
+        """See whether the task has that many demonstrations; reads no data.
+
+        Raises:
+            ValueError: Naming the key.
+        """
+        if number > self.num_examples("train"):
+            raise ValueError(
+                "method.num_demonstrations must not exceed the task's "
+                f"{self.num_examples('train')} training examples, got {number}"
+            )
+
+    def num_examples(self, split: str) -> int:
+        """Examples of a split; with shots the most that there may be."""
+        return self._size(split)
 
     def check_available(self, splits: Sequence[str] = SPLITS) -> None:
         """See whether the data of some splits can be read; loads and downloads nothing.

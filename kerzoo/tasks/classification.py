@@ -24,6 +24,7 @@ from kerzoo.tasks.multiple_choice import encode_candidates
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from kerzoo.tasks.demonstrations import Demonstrations
     from kerzoo.tasks.sources import Example
 
 MASK = "{mask}"
@@ -74,7 +75,25 @@ class ClassificationTask(Task):
         """Whether the label word stands at a mask inside the prompt."""
         return MASK in self.prompt
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, split: str) -> EncodedSplit:
+    def continuations(self, example: Example) -> tuple[str, ...]:
+        """The label words."""
+        return self.label_words
+
+    def check_demonstrations(self, number: int) -> None:
+        """The contract's; a prompt with a mask has none."""
+        if self.masked:
+            raise ValueError(
+                "method.num_demonstrations must be 0 where the prompt has a mask: demonstrations "
+                f"stand in front of a prompt that the model continues, got {number}"
+            )
+        super().check_demonstrations(number)
+
+    def encode(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        split: str,
+        demonstrations: Demonstrations | None = None,
+    ) -> EncodedSplit:
         """One sequence an example where every label word is one token, else one a label word.
 
         Raises:
@@ -84,7 +103,7 @@ class ClassificationTask(Task):
         examples = self.examples(split)
         if self.masked:
             return self._encode_masked(tokenizer, examples)
-        prompts = [fill(self.prompt, example.fields) for example in examples]
+        prompts = self.prompts(tokenizer, examples, demonstrations)
         tokens = single_tokens(tokenizer, prompts[0], self.label_words)
         if tokens is None or self.objective == "language_model":
             return self._encode_continuations(tokenizer, examples, prompts)

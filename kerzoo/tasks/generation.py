@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from kerzoo.tasks.base import Objective, Task, fields_of, fill
+from kerzoo.tasks.base import Objective, Task, fields_of
 from kerzoo.tasks.encoding import ContinuationSplit, encode, encode_sequences
 from kerzoo.tasks.multiple_choice import encode_candidates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from kerzoo.tasks.demonstrations import Demonstrations
+    from kerzoo.tasks.sources import Example
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,11 +47,25 @@ class GenerationTask(Task):
                 f"max_new_tokens must lie in [1, max_length), got {self.max_new_tokens}"
             )
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, split: str) -> ContinuationSplit:
+    @property
+    def reserved_tokens(self) -> int:
+        """Room for the answer that is generated."""
+        return self.max_new_tokens
+
+    def continuations(self, example: Example) -> tuple[str, ...]:
+        """The answer that training uses."""
+        return (self.answer.format(answer=example.answers[0]),)
+
+    def encode(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        split: str,
+        demonstrations: Demonstrations | None = None,
+    ) -> ContinuationSplit:
         """A sequence with the first answer for each example, and its prompt alone."""
         examples = self.examples(split)
-        prompts = [fill(self.prompt, example.fields) for example in examples]
-        golds = [(self.answer.format(answer=example.answers[0]),) for example in examples]
+        prompts = self.prompts(tokenizer, examples, demonstrations)
+        golds = [self.continuations(example) for example in examples]
         room = self.max_length - self.max_new_tokens
         encoded = encode_candidates(tokenizer, examples, prompts, golds, room)
         return dataclasses.replace(

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kerzoo.tasks.base import Objective, Task, fill
+from kerzoo.tasks.base import Objective, Task
 from kerzoo.tasks.encoding import ContinuationSplit, encode_continuations, encode_sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from kerzoo.tasks.demonstrations import Demonstrations
     from kerzoo.tasks.sources import Example
 
 
@@ -27,10 +28,19 @@ class MultipleChoiceTask(Task):
 
     objectives: ClassVar[tuple[Objective, ...]] = ("language_model", "cross_entropy", "accuracy")
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, split: str) -> ContinuationSplit:
+    def continuations(self, example: Example) -> tuple[str, ...]:
+        """The example's own candidates."""
+        return example.candidates
+
+    def encode(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        split: str,
+        demonstrations: Demonstrations | None = None,
+    ) -> ContinuationSplit:
         """One sequence for each candidate."""
         examples = self.examples(split)
-        prompts = [fill(self.prompt, example.fields) for example in examples]
+        prompts = self.prompts(tokenizer, examples, demonstrations)
         candidates = [example.candidates for example in examples]
         return encode_candidates(tokenizer, examples, prompts, candidates, self.max_length)
 

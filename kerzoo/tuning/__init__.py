@@ -6,6 +6,7 @@ from kerzoo.tuning.head import HeadTuning
 from kerzoo.tuning.ia3 import IA3
 from kerzoo.tuning.layers import decoder_layers, first_trainable_layer
 from kerzoo.tuning.lora import LoRA
+from kerzoo.tuning.nothing import NoTuning
 from kerzoo.tuning.prefix import PrefixTuning
 from kerzoo.tuning.prompt import PromptTuning
 
@@ -15,6 +16,7 @@ __all__ = [
     "FullTuning",
     "HeadTuning",
     "LoRA",
+    "NoTuning",
     "PrefixTuning",
     "PromptTuning",
     "Tuning",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from golden_trajectories import zeroth_order_arms
 from recorded_trials import planned
 from tiny_trials import created, numbers
 
@@ -23,10 +24,10 @@ from kerzoo.records import TrialFolder
 from kerzoo.trajectory import StepRecord, read_trajectory
 from kerzoo.weights import MasterWeights
 from kerzoo.workspace import Workspace
-from sweeps.compose import CONF, compose
+from sweeps.compose import compose
 from sweeps.plan import make_plan
 
-ARMS = sorted(path.name.removesuffix(".yaml") for path in (CONF / "arm").glob("*.yaml"))
+ARMS = zeroth_order_arms()
 BUDGET = 24
 """Forward passes: 4 steps of kerzoo_code, 12 of most arms."""
 

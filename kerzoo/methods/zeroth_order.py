@@ -1,0 +1,124 @@
+"""Zeroth order: MeZO and KerZOO, trained by forward passes alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING
+
+from kerzoo.methods.base import BatchLearner, Method
+from kerzoo.progress import Progress
+from kerzoo.records import TrialFolder
+from kerzoo.trajectory import StepRecord
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kerzoo.options import TrialOptions
+    from kerzoo.workspace import Bench
+
+
+@dataclasses.dataclass(frozen=True)
+class ZerothOrder(Method):
+    """θ ← θ − η·g with the kernel-weighted estimate g of `kerzoo.optimizer.KerZOO`.
+
+    A trial resumes by replaying its logged losses, which takes no forward pass.
+    """
+
+    parts = (
+        "kernel",
+        "bandwidth",
+        "perturbation",
+        "clipping",
+        "momentum",
+        "learning_rate_schedule",
+        "perturbation_scale_schedule",
+        "tuning",
+    )
+    numbers = frozenset(
+        {
+            "learning_rate",
+            "perturbation_scale",
+            "forward_passes",
+            "batch_size",
+            "seed",
+            "num_directions",
+            "r_scope",
+            "weight_decay",
+            "precision",
+        }
+    )
+
+    def check(self, options: TrialOptions) -> None:
+        """Whatever the optimizer would refuse is refused now."""
+        try:
+            options.estimator()
+        except ValueError as error:
+            key = re.split("[ =]", str(error))[0]
+            numbers = {field.name for field in dataclasses.fields(options.training)}
+            raise ValueError(f"training.{error}" if key in numbers else str(error)) from error
+
+    def forward_passes_per_step(self, options: TrialOptions) -> int:
+        """Two for each difference that the kernel measures on each direction."""
+        return 2 * options.kernel.num_nodes * options.training.num_directions
+
+    def num_copies(self, options: TrialOptions) -> int:
+        """The master copy, and what the momentum keeps."""
+        return options.momentum.num_copies + (options.training.precision == "master")
+
+    def start(self, options: TrialOptions, bench: Bench, folder: TrialFolder) -> ZerothOrderLearner:
+        """With the optimizer over the trainable parameters."""
+        return ZerothOrderLearner(options, bench)
+
+    def rebuild(
+        self,
+        options: TrialOptions,
+        parameters: Sequence[nn.Parameter],
+        folder: TrialFolder,
+        steps: Sequence[StepRecord],
+        progress: Progress,
+    ) -> None:
+        """By replay of the steps."""
+        optimizer = options.optimizer(parameters)
+        for record in steps:
+            optimizer.replay(record.losses)
+            progress("replaying", record.step + 1, len(steps))
+
+
+class ZerothOrderLearner(BatchLearner):
+    """The contract with an optimizer that replays losses."""
+
+    def __init__(self, options: TrialOptions, bench: Bench) -> None:
+        super().__init__(options, bench)
+        self.optimizer = options.optimizer(bench.parameters)
+
+    def advance(self, step: int) -> tuple[float, ...] | None:
+        """Estimate and apply."""
+        indices = self.indices(step)
+        estimate = self.optimizer.estimate(lambda: self.bench.train.loss(indices))
+        if estimate.diverged:
+            return None
+        self.optimizer.apply(estimate)
+        return estimate.losses
+
+    def replay(self, record: StepRecord) -> None:
+        """The same update from the same losses."""
+        self.optimizer.replay(record.losses)
+
+    def resume(self, logged: Sequence[StepRecord], evaluated: Container[int]) -> int:
+        """All of them."""
+        return len(logged)
+
+    def measure(self, step: int) -> int:
+        """An estimate."""
+        indices, optimizer = self.indices(step), self.optimizer
+        optimizer.estimator.estimate(
+            optimizer.weights, lambda: self.bench.train.loss(indices), step
+        )
+        return self.options.forward_passes_per_step
+
+    def learning_rate_factor_at(self, step: int) -> float:
+        """f(t)·m(d_t): what the mean length of an update was multiplied by."""
+        gain = self.optimizer.estimator.gain_at(step)
+        return self.optimizer.learning_rate_factor_at(step) * gain
