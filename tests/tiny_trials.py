@@ -11,7 +11,6 @@ from typing import Any
 from kerzoo.frozen import CachedEntry, FrozenOutputs
 from kerzoo.losses import LabelWordLoss, SequenceRunner
 from kerzoo.models import LoadedModel
-from kerzoo.options import TrialOptions
 from kerzoo.records import TIMING_COLUMNS, Row, TrialFolder, TrialSpec
 from kerzoo.tasks import LabelWordSplit
 
@@ -144,6 +143,7 @@ def trial_config(data_dir: Path | str, **changes: Any) -> dict[str, Any]:
 
 def trial_spec(config: dict[str, Any], identity: str = "trial0") -> TrialSpec:
     """The configuration as the plan lists it."""
+    training = config["training"]
     return TrialSpec(
         trial_id=identity,
         arm=config["arm"]["name"],
@@ -151,7 +151,7 @@ def trial_spec(config: dict[str, Any], identity: str = "trial0") -> TrialSpec:
         overrides=[],
         choices={"kernel": "kernel", "tuning": "tuning"},
         config=config,
-        rungs=TrialOptions.from_config(config).rungs,
+        rungs=[round(f * training["forward_passes"]) for f in training["rungs"]],
         command="python -m kerzoo.training plan.json",
     )
 
