@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ def planned(config: dict[str, Any]) -> TrialSpec:
     """The trial as a plan lists it."""
     options = TrialOptions.from_config(config)
     fingerprints = options.model.fingerprint(), options.task.fingerprint()
-    return trial_spec(config, trial_id(config, options.kernel, *fingerprints))
+    spec = trial_spec(config, trial_id(config, options.kernel, *fingerprints))
+    return dataclasses.replace(spec, rungs=options.rungs)
 
 
 def recorded(config: dict[str, Any], results: Path, num_rows: int | None = None) -> TrialFolder:

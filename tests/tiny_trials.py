@@ -11,7 +11,6 @@ from typing import Any
 from kerzoo.frozen import CachedEntry, FrozenOutputs
 from kerzoo.losses import LabelWordLoss, SequenceRunner
 from kerzoo.models import LoadedModel
-from kerzoo.options import TrialOptions
 from kerzoo.records import TIMING_COLUMNS, Row, TrialFolder, TrialSpec
 from kerzoo.tasks import LabelWordSplit
 
@@ -146,6 +145,7 @@ def trial_spec(
     config: dict[str, Any], identity: str = "trial0", phase: str = "screen"
 ) -> TrialSpec:
     """The configuration as the plan lists it."""
+    training = config["training"]
     return TrialSpec(
         trial_id=identity,
         arm=config["arm"]["name"],
@@ -153,7 +153,7 @@ def trial_spec(
         overrides=[],
         choices={"kernel": "kernel", "tuning": "tuning"},
         config=config,
-        rungs=TrialOptions.from_config(config).rungs,
+        rungs=[round(f * training["forward_passes"]) for f in training["rungs"]],
         command="python -m kerzoo.training plan.json",
     )
 
