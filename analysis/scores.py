@@ -138,7 +138,11 @@ def _quote(study: Study, tasks: Sequence[str]) -> list[dict[str, Any]]:
             if task in tasks and shots.get((quoted.model, task), -1) == quoted.shots
         }
         if scores:
-            row = {"model": quoted.model, "arm": quoted.method, "tuning": quoted.tuning}
+            row: dict[str, Any] = {
+                "model": quoted.model,
+                "arm": quoted.method,
+                "tuning": quoted.tuning,
+            }
             row |= {task: score for task, (score, _) in scores.items()}
             row |= {f"{task}_sd": spread for task, (_, spread) in scores.items()}
             source = f"quoted, unverified: {quoted.source}"
