@@ -33,6 +33,8 @@ bandwidth, perturbation, tuning, training, search, scheduler, cluster, tracking.
   training.forward_passes=144       a trial's whole budget
   model.path=DIR  task.data_dir=DIR a local Hugging Face folder, local data files
   scheduler=fifo                    no early stopping
+  phase=confirm                     and the test split read once, at the checkpoint that dev chose
+  data_root=DIR                     local data of several tasks: DIR/SST-2, DIR/RTE, ...
   tracking=none  tracking.mode=online
   cluster.num_cpus=2                CPUs that Ray may use; cluster=auto joins a running cluster
   name=NAME  fresh=true             another results folder; archive the old results first

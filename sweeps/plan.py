@@ -114,13 +114,9 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
     specs = [chosen[trial][0] for trial in order]
     options = [chosen[trial][1] for trial in order]
     check_gpus_per_trial(sweep.cluster.gpus_per_trial, options)
-    if sweep.phase == "confirm":
-        check_confirmation(sweep.scheduler, options, single)
-    if sweep.baseline not in {spec.arm for spec, _ in entries} and not single:
-        raise ConfigError(
-            f"baseline: no cell has the arm {sweep.baseline!r}; arms here: "
-            + ", ".join(sorted({spec.arm for spec, _ in entries}))
-        )
+    check_confirmation(sweep, options, single)
+    if not single:
+        _check_baseline(sweep.baseline, {spec.arm for spec, _ in entries})
     listed = [_list_cell(c, *entry) for c, entry in zip(cells, entries, strict=True)]
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -169,17 +165,19 @@ def check_gpus_per_trial(gpus_per_trial: float, options: Sequence[TrialOptions])
 
 
 def check_confirmation(
-    scheduler: schema.SchedulerOptions, options: Sequence[TrialOptions], single: bool
+    sweep: schema.SweepConfig, options: Sequence[TrialOptions], single: bool
 ) -> None:
     """Refuse a confirmation that would stop trials early, or that has no test examples.
 
     Raises:
         ConfigError: Naming the setting that helps.
     """
-    if scheduler.name != "fifo" and not single:
+    if sweep.phase != "confirm":
+        return
+    if sweep.scheduler.name != "fifo" and not single:
         raise ConfigError(
             "scheduler: phase=confirm runs every trial to its end, because a stopped one has no "
-            f"test figure; set scheduler=fifo, got {scheduler.name}"
+            f"test figure; set scheduler=fifo, got {sweep.scheduler.name}"
         )
     for task in {o.task.name: o.task for o in options}.values():
         if not task.num_test:
@@ -187,6 +185,13 @@ def check_confirmation(
                 f"task.num_test: phase=confirm reads the test split; it must be at least 1 for "
                 f"{task.name}, got 0"
             )
+
+
+def _check_baseline(baseline: str, arms: set[str]) -> None:
+    if baseline not in arms:
+        raise ConfigError(
+            f"baseline: no cell has the arm {baseline!r}; arms here: " + ", ".join(sorted(arms))
+        )
 
 
 def find_aliases(cells: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -55,7 +55,7 @@ def _squad(i: int) -> dict[str, Any]:
 
 def _drop(i: int) -> dict[str, Any]:
     answer = {"number": str(i), "date": _DATE, "spans": []}
-    query = {"question": f"How many games {i}? ", "answer": answer, "validated_answers": []}
+    query = {"question": f"How many games {i}? ", "answer": answer, "validated_answers": [answer]}
     return {"passage": f"They won {i} games.", "qa_pairs": [query]}
 
 
