@@ -259,7 +259,7 @@ def test_demonstrations_that_do_not_fit_are_refused_with_the_numbers(
     spec = planned(config)
     with pytest.raises(ValueError, match=r"8 of them 40 of 40 examples do not fit the 32 tokens"):
         list(run_trial(spec, created(tmp_path, spec), workspace))
-    long = roomy(config, 1000)  # the model has 64 positions
+    long = roomy(config, 64)  # the model's positions
     with pytest.raises(ValueError, match="do not fit the 64 tokens"):
         prepare([planned(long)], workspace)
 
