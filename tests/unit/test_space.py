@@ -119,7 +119,7 @@ def test_the_space_itself_is_never_changed() -> None:
         ({"scheduler": ["asha"]}, "space.scheduler: cannot be swept"),
         ({"training": ["default"]}, "space.training: cannot be swept"),
         ({"name": ["a"]}, "space.name: cannot be swept"),
-        ({"seed": [1]}, "space.seed: cannot be swept; a key is one of the groups arm, model"),
+        ({"seed": [1]}, "space.seed: cannot be swept; a key is one of the groups arm, method"),
     ],
 )
 def test_a_space_that_is_none_is_refused(space: Any, message: str) -> None:
