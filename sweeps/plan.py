@@ -167,7 +167,7 @@ def check_gpus_per_trial(gpus_per_trial: float, options: Sequence[TrialOptions])
 def check_confirmation(
     sweep: schema.SweepConfig, options: Sequence[TrialOptions], single: bool
 ) -> None:
-    """Refuse a confirmation that would stop trials early, or that has no test examples.
+    """Refuse a confirmation that would stop trials early, or that has nothing to test.
 
     Raises:
         ConfigError: Naming the setting that helps.
@@ -185,6 +185,11 @@ def check_confirmation(
                 f"task.num_test: phase=confirm reads the test split; it must be at least 1 for "
                 f"{task.name}, got 0"
             )
+    for method in {o.method for o in options if o.rungs and not o.method.changes_weights}:
+        raise ConfigError(
+            f"arm: phase=confirm rebuilds the checkpoint that dev chose, and "
+            f"{type(method).__name__} keeps none; leave its arm out, or take phase=screen"
+        )
 
 
 def _check_baseline(baseline: str, arms: set[str]) -> None:

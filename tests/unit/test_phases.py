@@ -56,6 +56,20 @@ def test_a_confirmation_without_test_examples_is_refused() -> None:
         plan_of("phase=confirm", "scheduler=fifo", "task.num_test=0")
 
 
+def test_a_confirmation_of_a_method_that_keeps_no_checkpoint_is_refused() -> None:
+    with pytest.raises(ConfigError, match="LinearProbe keeps none; leave its arm out"):
+        make_plan(
+            [
+                "model=opt-tiny",
+                "+sweep=quickstart",
+                "space.arm=[mezo,linear_probe]",
+                "phase=confirm",
+                "scheduler=fifo",
+            ],
+            "python sweep.py",
+        )
+
+
 def test_confirming_changes_no_id_and_stands_in_the_command_of_a_trial() -> None:
     screened, confirmed = plan_of(), plan_of("phase=confirm", "scheduler=fifo")
     assert [s.trial_id for s in confirmed.specs] == [s.trial_id for s in screened.specs]
