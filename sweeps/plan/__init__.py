@@ -1,0 +1,16 @@
+"""The plan: the explicit list of trials, each with its identity, in the order they start."""
+
+from sweeps.plan.assembly import make_plan, summarise
+from sweeps.plan.base import Plan
+from sweeps.plan.folder import archive, check_same_study, recall_preparation
+from sweeps.plan.trials import find_aliases
+
+__all__ = [
+    "Plan",
+    "archive",
+    "check_same_study",
+    "find_aliases",
+    "make_plan",
+    "recall_preparation",
+    "summarise",
+]

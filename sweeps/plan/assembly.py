@@ -1,0 +1,112 @@
+"""A command line becomes a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import kerzoo
+from kerzoo.options import TrialOptions
+from kerzoo.records import TrialSpec, timestamp
+from sweeps import cost
+from sweeps.compose import compose, parse_overrides
+from sweeps.halving import HalvingRule
+from sweeps.plan.base import Plan
+from sweeps.plan.checks import check_baseline, check_confirmation, check_gpus_per_trial
+from sweeps.plan.provenance import find_commit, find_versions
+from sweeps.plan.trials import compose_cell, find_aliases, fingerprint, list_cell
+from sweeps.space import Cell, expand, factors_of
+
+SCHEMA_VERSION = 1
+
+
+def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> Plan:
+    """Compose, expand, validate and identify all trials of a command line.
+
+    Args:
+        overrides: Hydra overrides, as typed.
+        command: The command as typed, for plan.json.
+        single: Plan one trial: without a space the configuration itself is the only cell.
+
+    Raises:
+        ConfigError: For anything wrong, naming the key; nothing was written.
+    """
+    base = compose(overrides)
+    sweep = base.sweep
+    cells = (
+        [Cell()]
+        if single and sweep.space is None
+        else expand(sweep.space, parse_overrides(overrides))
+    )
+    entries = [compose_cell(base, cell) for cell in cells]
+    chosen: dict[str, tuple[TrialSpec, TrialOptions]] = {}
+    for entry in entries:
+        chosen.setdefault(entry[0].trial_id, entry)
+    order = sorted(chosen)
+    random.Random(sweep.search.plan_seed).shuffle(order)
+    specs = [chosen[trial][0] for trial in order]
+    options = [chosen[trial][1] for trial in order]
+    check_gpus_per_trial(sweep.cluster.gpus_per_trial, options)
+    check_confirmation(sweep, options, single)
+    if not single:
+        check_baseline(sweep.baseline, {spec.arm for spec, _ in entries})
+    listed = [list_cell(c, *entry) for c, entry in zip(cells, entries, strict=True)]
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "name": sweep.name,
+        "description": sweep.description,
+        "created": timestamp(),
+        "command": command,
+        "overrides": list(overrides),
+        "choices": base.choices,
+        "config": base.config,
+        "plan_seed": sweep.search.plan_seed,
+        "rungs": sorted({rung for spec in specs for rung in spec.rungs}),
+        "versions": find_versions(),
+        "commit": find_commit(),
+        "method_version": kerzoo.METHOD_VERSION,
+        "machine": platform.platform(),
+        "fixed": {**_fixed(options), "phase": sweep.phase},
+        "factors": factors_of(cells),
+        "baseline": sweep.baseline,
+        "cells": listed,
+        "aliases": find_aliases(listed),
+        "trials": [dataclasses.asdict(spec) for spec in specs],
+        "cost": summarise(options, specs, sweep.scheduler.rule),
+        "preparation": {},
+    }
+    folder = (Path(sweep.results_dir) / sweep.name).absolute()
+    return Plan(sweep, folder, specs, options, content)
+
+
+def summarise(
+    options: Sequence[TrialOptions],
+    specs: Sequence[TrialSpec],
+    rule: HalvingRule,
+    forward_pass_s: float | None = None,
+) -> dict[str, Any]:
+    """Cost of some trials of a plan, from sizes or from a measured step."""
+    seeds = {(o.training.seed, o.task.data_seed) for o in options}
+    arms = {spec.arm for spec in specs}
+    return cost.summarise(options, rule, len(arms), len(seeds), forward_pass_s)
+
+
+def _fixed(options: Sequence[TrialOptions]) -> dict[str, Any]:
+    """What all plans in one results folder must agree on."""
+
+    def distinct(values: Sequence[Any]) -> list[Any]:
+        return sorted({json.dumps(value) for value in values})
+
+    return {
+        "model": distinct([o.model.name for o in options]),
+        "model revision": distinct([fingerprint(o.model) for o in options]),
+        "task": distinct([o.task.name for o in options]),
+        "data": distinct([f"{o.task.name}: {fingerprint(o.task)}" for o in options]),
+        "budget (training.forward_passes)": distinct([o.training.forward_passes for o in options]),
+        "rungs (training.rungs)": distinct([o.training.nominal_rungs for o in options]),
+    }

@@ -1,0 +1,63 @@
+"""What a plan is: the explicit list of trials and what plan.json says of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from kerzoo.options import TrialOptions
+from kerzoo.records import TrialFolder, TrialSpec, write_json
+from sweeps import schema
+from sweeps.compose import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A validated plan.
+
+    Attributes:
+        sweep: The sweep's own values.
+        folder: Its results folder.
+        specs: The trials, in starting order.
+        options: The same trials as objects.
+        content: What plan.json holds.
+    """
+
+    sweep: schema.SweepConfig
+    folder: Path
+    specs: list[TrialSpec]
+    options: list[TrialOptions]
+    content: dict[str, Any]
+
+    def trial_folder(self, trial: str) -> TrialFolder:
+        """The folder of a trial."""
+        return TrialFolder(self.folder / "trials" / trial)
+
+    def write(self, **values: Any) -> None:
+        """Write plan.json, with some entries replaced."""
+        self.content.update(values)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "plan.json", self.content)
+
+    def create_trials(self) -> None:
+        """Write a trial.json for each new trial."""
+        for spec in self.specs:
+            self.trial_folder(spec.trial_id).create(spec)
+
+    def check_available(self) -> None:
+        """Check that models and data can be had, before any work starts.
+
+        Raises:
+            ConfigError: Saying what is missing and which settings help.
+        """
+        models = {repr(options.model): options.model for options in self.options}
+        tasks = {repr(options.task): options.task for options in self.options}
+        splits = ("train", "dev", "test") if self.sweep.phase == "confirm" else ("train", "dev")
+        try:
+            for model in models.values():
+                model.check_available()
+            for task in tasks.values():
+                task.check_available(splits)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error

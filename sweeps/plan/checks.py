@@ -1,0 +1,71 @@
+"""What is refused before anything starts, beside what a trial's own validation refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kerzoo.options import TrialOptions
+from sweeps import cost, schema
+from sweeps.compose import ConfigError
+
+
+def check_gpus_per_trial(gpus_per_trial: float, options: Sequence[TrialOptions]) -> None:
+    """Refuse several GPUs for a trial that trains: θ is one vector, on one device.
+
+    Raises:
+        ConfigError: Saying what a trial needs, and the settings that lower it.
+    """
+    training = [o for o in options if o.training.device == "cuda" and _num_trainable(o)]
+    if gpus_per_trial <= 1 or not training:
+        return
+    memory = max(cost.estimate_trial(o).memory_gib for o in training)
+    raise ConfigError(
+        f"cluster.gpus_per_trial: must be at most 1 where parameters are trained, because they are "
+        f"one vector on one GPU, got {gpus_per_trial:g}. A trial here needs about {memory:.0f} GiB "
+        "of memory (estimated); if no GPU has that, tuning=lora, tuning=full_last6, "
+        "model.dtype=bfloat16 or training.precision=inplace_half (which drifts) need less"
+    )
+
+
+def check_confirmation(
+    sweep: schema.SweepConfig, options: Sequence[TrialOptions], single: bool
+) -> None:
+    """Refuse a confirmation that would stop trials early, or that has nothing to test.
+
+    Raises:
+        ConfigError: Naming the setting that helps.
+    """
+    if sweep.phase != "confirm":
+        return
+    if sweep.scheduler.name != "fifo" and not single:
+        raise ConfigError(
+            "scheduler: phase=confirm runs every trial to its end, because a stopped one has no "
+            f"test figure; set scheduler=fifo, got {sweep.scheduler.name}"
+        )
+    for task in {o.task.name: o.task for o in options}.values():
+        if not task.num_test:
+            raise ConfigError(
+                f"task.num_test: phase=confirm reads the test split; it must be at least 1 for "
+                f"{task.name}, got 0"
+            )
+    for method in {o.method for o in options if o.rungs and not o.method.changes_weights}:
+        raise ConfigError(
+            f"arm: phase=confirm rebuilds the checkpoint that dev chose, and "
+            f"{type(method).__name__} keeps none; leave its arm out, or take phase=screen"
+        )
+
+
+def check_baseline(baseline: str, arms: set[str]) -> None:
+    """Refuse a baseline that no cell has.
+
+    Raises:
+        ConfigError: Naming the arms that there are.
+    """
+    if baseline not in arms:
+        raise ConfigError(
+            f"baseline: no cell has the arm {baseline!r}; arms here: " + ", ".join(sorted(arms))
+        )
+
+
+def _num_trainable(options: TrialOptions) -> int:
+    return options.method.tuning(options).count_parameters(options.model.sizes)
