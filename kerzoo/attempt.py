@@ -8,9 +8,9 @@ behind that anew, and goes on: the rows are bit-equal to those of a trial that r
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-import traceback
 from collections.abc import Generator
 from typing import Any
 
@@ -18,9 +18,19 @@ import torch
 
 from kerzoo.confirmation import figures_of_test, read_test
 from kerzoo.evaluation import Metrics
-from kerzoo.options import TrialOptions
+from kerzoo.failures import MEMORY_CAUSES, Failure
+from kerzoo.losses.heads import MICRO_BATCH_SEQUENCES
+from kerzoo.options import TrainingOptions, TrialOptions
 from kerzoo.progress import Progress, no_progress
-from kerzoo.records import Row, StaleAttemptError, Status, TrialFolder, TrialSpec, TrialWriter
+from kerzoo.records import (
+    Row,
+    StaleAttemptError,
+    Status,
+    TrialFolder,
+    TrialSpec,
+    TrialWriter,
+    timestamp,
+)
 from kerzoo.trajectory import StepRecord, cut_steps, cut_torn_step
 from kerzoo.workspace import Bench, Stopwatch, Workspace, peak_memory_gib, synchronise
 
@@ -30,8 +40,13 @@ def run_trial(
     folder: TrialFolder,
     workspace: Workspace,
     progress: Progress = no_progress,
+    has_neighbours: bool = False,
 ) -> Generator[Row, None, None]:
     """Run a trial, or what is left of it.
+
+    A trial that runs out of memory goes on with half as many sequences at a time, again and again
+    down to one; `micro_batch` and `retries` of its trial.json say so. Its batches, and with them
+    its results up to rounding, stay the same.
 
     Rows that were recorded by an earlier attempt are not written again. The last of them is
     yielded again if no step follows it, because whoever decides about the trial may not have
@@ -42,36 +57,84 @@ def run_trial(
         folder: Where it is recorded; `TrialFolder.create` was called.
         workspace: What the trials of this process share.
         progress: Told about the steps done.
+        has_neighbours: Others use the device's memory too. Then running out of it ends the attempt
+            as "interrupted", for another one without them.
 
     Yields:
         Rows in the order of their steps.
 
     Raises:
         StaleAttemptError: If another attempt began in the meantime.
-        Exception: Whatever the trial fails with, after it was recorded as "failed".
+        Exception: Whatever the trial fails with, after it was recorded.
     """
-    writer = folder.begin_attempt()
+    while True:
+        writer = folder.begin_attempt()
+        options = None
+        try:
+            options = options_of_attempt(spec, folder)
+            yield from _attempt(spec, options, writer, workspace, progress)
+            return
+        except StaleAttemptError:
+            raise
+        except Exception as error:
+            failure = Failure.of(error)
+            scarce = options is not None and failure.cause in MEMORY_CAUSES
+            smaller = smaller_micro_batch(options.training) if options and scarce else None
+            if scarce and has_neighbours:
+                _record_failure(writer, "interrupted", failure)
+                raise
+            if smaller is None:
+                _record_failure(writer, "failed", failure)
+                raise
+            retries = [*folder.read().get("retries", []), describe_retry(failure, smaller)]
+            writer.set_status("running", micro_batch=smaller, retries=retries)
+        workspace.release_memory()  # here, where the exception no longer holds its frames
+
+
+def _attempt(
+    spec: TrialSpec,
+    options: TrialOptions,
+    writer: TrialWriter,
+    workspace: Workspace,
+    progress: Progress,
+) -> Generator[Row, None, None]:
+    torch.set_num_threads(options.training.threads)
+    with workspace.open(options) as bench:
+        attempt = Attempt(spec, options, writer, workspace, bench, progress)
+        yield from attempt.rows()
+    yield from attempt.confirm()
+
+
+def options_of_attempt(spec: TrialSpec, folder: TrialFolder) -> TrialOptions:
+    """The trial as objects, with the micro-batch that fits into memory."""
+    options = TrialOptions.from_config(spec.config)
+    micro_batch = folder.read().get("micro_batch")
+    if micro_batch is None:
+        return options
+    training = dataclasses.replace(options.training, micro_batch=int(micro_batch))
+    return dataclasses.replace(options, training=training)
+
+
+def smaller_micro_batch(training: TrainingOptions) -> int | None:
+    """Half as many sequences at a time; None where it is one already."""
+    usual = MICRO_BATCH_SEQUENCES.get(training.device, training.batch_size)
+    size = training.micro_batch or min(usual, training.batch_size)
+    return size // 2 or None
+
+
+def describe_retry(failure: Failure, micro_batch: int | None) -> dict[str, Any]:
+    """An entry of `retries` in trial.json; without a micro-batch the trial runs alone."""
+    answer = "alone" if micro_batch is None else f"micro-batches of {micro_batch}"
+    return {"time": timestamp(), "cause": failure.cause, "answer": answer, "where": failure.where}
+
+
+def _record_failure(writer: TrialWriter, status: Status, failure: Failure) -> None:
+    """Write the failure down where that is possible; on a full disk it is not."""
     try:
-        options = TrialOptions.from_config(spec.config)
-        torch.set_num_threads(options.training.threads)
-        with workspace.open(options) as bench:
-            attempt = Attempt(spec, options, writer, workspace, bench, progress)
-            yield from attempt.rows()
-        yield from attempt.confirm()
-    except StaleAttemptError:
-        raise
-    except Exception as error:
-        writer.set_status("failed", failure=describe_failure(error))
-        raise
-
-
-def describe_failure(error: BaseException) -> dict[str, str]:
-    """Kind, message and traceback of an exception, for trial.json."""
-    return {
-        "kind": type(error).__name__,
-        "message": str(error),
-        "traceback": "".join(traceback.format_exception(error)),
-    }
+        writer.set_status(status, failure=failure.to_dict())
+    except OSError as error:
+        if failure.cause != "disk":
+            raise error from None
 
 
 class Attempt:

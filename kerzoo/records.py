@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import errno
 import json
 import math
 import os
@@ -238,7 +239,10 @@ class TrialWriter:
         with self._lock:
             self._check()
             with path.open("ab", buffering=0) as file:
-                file.write(data)
+                written = file.write(data)
+                if written != len(data):  # the disk is full, which only the next write would say
+                    os.truncate(path, file.tell() - written)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
                 if durable:
                     os.fsync(file.fileno())
 
@@ -280,8 +284,13 @@ def cut_torn_line(path: Path) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Replace a JSON file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    content = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        temporary.write_text(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def timestamp() -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gc
 import json
 import resource
 import time
@@ -119,6 +120,7 @@ class Workspace:
         """Dev metrics before any update; evaluated once for trials that start alike."""
         training = options.training
         numerics: list[Any] = [training.seed, training.threads, training.device]
+        numerics.append(training.micro_batch)
         tuning, demonstrations = options.method.tuning(options), options.method.demonstrations
         numerics += [type(tuning).__name__, *demonstrations]
         key = _key(options.model, options.task, tuning, numerics)
@@ -149,6 +151,12 @@ class Workspace:
 
     def _forget_model(self) -> None:
         self._model = None
+
+    def release_memory(self) -> None:
+        """Give back what a failed attempt left; a model that was being changed is loaded again."""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _split(self, options: TrialOptions, loaded: LoadedModel, name: str) -> EncodedSplit:
         task, demonstrations = options.task, options.method.demonstrations
@@ -188,7 +196,11 @@ class Workspace:
         tuning = options.method.tuning(options)
         first = first_trainable_layer(loaded.model, tuning.last_layers)
         if first == 0 or isinstance(task, GenerationTask):  # what is generated has no stored output
-            runners = {n: SequenceRunner(loaded, s.sequences) for n, s in splits.items()}
+            micro_batch = options.training.micro_batch
+            runners = {
+                n: SequenceRunner(loaded, s.sequences, micro_batch=micro_batch)
+                for n, s in splits.items()
+            }
         else:
             runners = self._cached_runners(stack, options, loaded, splits, first)
         return {n: open_loss(task, runners[n], s, objectives[n]) for n, s in splits.items()}
@@ -213,7 +225,11 @@ class Workspace:
             for name, split in splits.items()
         }
         entry: CachedEntry = stack.enter_context(frozen_layers_replaced(loaded.model, first))
-        return {n: SequenceRunner(loaded, s.sequences, stored[n], entry) for n, s in splits.items()}
+        micro_batch = options.training.micro_batch
+        return {
+            n: SequenceRunner(loaded, s.sequences, stored[n], entry, micro_batch)
+            for n, s in splits.items()
+        }
 
 
 def demonstrations_for(options: TrialOptions, loaded: LoadedModel) -> Demonstrations | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from kerzoo.failures import group_alike
 from kerzoo.options import TrialOptions
 from kerzoo.records import Row, score_of
 from sweeps.plan import Plan
@@ -69,15 +73,25 @@ def print_results(plan: Plan, console: Console) -> None:
     console.print(table)
     if len(ordered) > RESULTS_SHOWN:
         console.print(f" and {len(ordered) - RESULTS_SHOWN} more, in the report")
-    for trial, folder in trials.items():
-        failure = folder.read().get("failure")
-        if failure:
-            console.print(
-                f"failed: {trial}: {failure['kind']}: {failure['message']} "
-                f"(traceback in {folder.path / 'trial.json'})",
-                soft_wrap=True,
-                markup=False,
-            )
+    contents = {trial: folder.read() for trial, folder in trials.items()}
+    failures = {t: c["failure"] for t, c in contents.items() if c.get("failure")}
+    for line in describe_failures(failures, plan.folder):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def describe_failures(failures: Mapping[str, Mapping[str, Any]], folder: Path) -> list[str]:
+    """A line for all failures that are alike: how many, why, where, and one of the tracebacks."""
+    lines = []
+    for trials in group_alike(failures):
+        failure = failures[trials[0]]
+        who = trials[0] if len(trials) == 1 else f"{len(trials)} trials alike"
+        where = f" at {failure['where']}" if failure.get("where") else ""
+        lines.append(
+            f"failed ({failure.get('cause', 'code')}): {who}: {failure['kind']}: "
+            f"{failure['message']}{where} (traceback in "
+            f"{folder / 'trials' / trials[0] / 'trial.json'})"
+        )
+    return lines
 
 
 def _rank(rows: list[Row]) -> tuple[int, float]:

@@ -35,6 +35,7 @@ class SequenceRunner:
         sequences: The sequences of a split.
         frozen: The frozen layers' outputs for them, where the layers are replaced.
         entry: The module that hands those outputs to the model.
+        micro_batch: Sequences run together; 0 for `MICRO_BATCH_SEQUENCES`.
     """
 
     def __init__(
@@ -43,17 +44,20 @@ class SequenceRunner:
         sequences: Sequences,
         frozen: FrozenOutputs | None = None,
         entry: CachedEntry | None = None,
+        micro_batch: int = 0,
     ) -> None:
         assert (frozen is None) == (entry is None)
         self.loaded = loaded
         self.sequences = sequences
         self.frozen = frozen
         self.entry = entry
+        self.micro_batch = micro_batch
 
     def micro_batches(self, indices: Sequence[int]) -> list[list[int]]:
         """The sequences in groups of similar length; depends on the indices alone."""
         ordered = self.sequences.order_by_length(indices)
-        size = MICRO_BATCH_SEQUENCES.get(self.loaded.model.device.type, len(ordered))
+        device = self.loaded.model.device.type
+        size = self.micro_batch or MICRO_BATCH_SEQUENCES.get(device, len(ordered))
         return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
     def states(self, indices: Sequence[int], positions: Sequence[Sequence[int]]) -> torch.Tensor:
