@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import build_report
-from analysis.results import ResultsError
+from analysis.sources import ResultsError
 
 HELP = """\
 Reads the records of one or more sweeps and writes

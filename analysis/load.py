@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.results import Results, Values, read_results
+from analysis.sources import Results, Values, read_source
 
 ARM, EPSILON, LEARNING_RATE, SEED, DATA_SEED = (
     "arm",
@@ -119,12 +119,12 @@ def load_study(folders: Sequence[Path]) -> Study:
         The study.
 
     Raises:
-        ResultsError: As `read_results`.
+        ResultsError: As `read_source`.
         ValueError: If no folder is given.
     """
     if not folders:
         raise ValueError("folders must name at least one results folder, got none")
-    sweeps = tuple(read_results(folder) for folder in folders)
+    sweeps = tuple(sweep for folder in folders for sweep in read_source(folder))
     trials = _frame_trials(sweeps)
     rows = _frame_rows(sweeps)
     cells = _frame_cells(sweeps, trials)
@@ -175,10 +175,10 @@ def sweep_labels(sweeps: Sequence[Results]) -> list[str]:
 
 def _facts(trial: Values, row: Values, plan: Values) -> Values:
     """What a trial is, from its resolved configuration, else from its rows."""
-    config = trial.get("config") or {}
-    training = config.get("training") or {}
-    choices = {**(plan.get("choices") or {}), **(trial.get("choices") or {})}
-    failure = trial.get("failure") or {}
+    config = _mapping(trial.get("config"))
+    training = _mapping(config.get("training"))
+    choices = {**_mapping(plan.get("choices")), **_mapping(trial.get("choices"))}
+    failure = _mapping(trial.get("failure"))
 
     def name_of(group: str) -> str:
         part = config.get(group)
@@ -190,7 +190,8 @@ def _facts(trial: Values, row: Values, plan: Values) -> Values:
         meaningless = name in row and row[name] is None
         return None if meaningless else _first_of(training.get(name), row.get(name))
 
-    rungs = _first_of(trial.get("rungs"), plan.get("rungs"), [])
+    listed = _first_of(trial.get("rungs"), plan.get("rungs"), [])
+    rungs = [rung for rung in listed if isinstance(rung, int)] if isinstance(listed, list) else []
     return {
         "planned": bool(trial["planned"]),
         "phase": trial.get("phase") or row.get("phase") or "screen",
@@ -211,11 +212,15 @@ def _facts(trial: Values, row: Values, plan: Values) -> Values:
         "trains": trial.get("rungs") != [],
         "tunes": not ("tuning" in row and row["tuning"] is None),
         "command": trial.get("command") or "",
-        "failure_kind": failure.get("kind") or "",
+        "failure_kind": failure.get("cause") or failure.get("kind") or "",
         "failure_message": failure.get("message") or "",
         "failure_traceback": failure.get("traceback") or "",
         "config": config,
     }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _first_of(*values: Any) -> Any:
@@ -223,7 +228,12 @@ def _first_of(*values: Any) -> Any:
 
 
 def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return float("nan")
+    try:
+        return float(value)
+    except ValueError:
+        return float("nan")
 
 
 def _frame_rows(sweeps: Sequence[Results]) -> pd.DataFrame:
@@ -304,17 +314,23 @@ def _unify_score(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         rows[name] = float("nan")
         for metric in names:
             if (column := f"{split}_{metric}") in rows:
-                rows[name] = rows[name].fillna(pd.to_numeric(rows[column]))
+                rows[name] = rows[name].fillna(_numeric(rows[column]))
     found = [m for m in names if f"dev_{m}" in rows and rows[f"dev_{m}"].notna().any()]
     return rows, " or ".join(names[metric] for metric in found) or "accuracy"
+
+
+def _numeric(values: pd.Series) -> pd.Series:
+    """Values as floats; what is no finite number is missing."""
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    return numbers.where(numbers.abs() < float("inf"))
 
 
 def _measure(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows' measured numbers as floats, with changes of the outcomes over step 0."""
     rows = rows.copy()
     for column in MEASURED:
-        values = rows[column] if column in rows else float("nan")
-        rows[column] = pd.Series(values, index=rows.index, dtype="float64")
+        missing = pd.Series(float("nan"), index=rows.index, dtype="float64")
+        rows[column] = _numeric(rows[column]) if column in rows else missing
     rows["diverged"] = (
         [value is True for value in rows["diverged"]] if "diverged" in rows else False
     )

@@ -8,7 +8,7 @@ import pytest
 from records_factory import EPSILON, LEARNING_RATE, START, SimulatedSweep, write_trial
 
 from analysis.load import Study, load_study
-from analysis.results import ResultsError
+from analysis.sources import ResultsError
 
 
 def load(root: Path, sweep: SimulatedSweep) -> Study:

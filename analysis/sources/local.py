@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
-Values = dict[str, Any]
-
-
-class ResultsError(ValueError):
-    """A results folder that no report can be made of."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """What one results folder holds.
-
-    Attributes:
-        name: The sweep's name.
-        plan: plan.json.
-        trials: Trial id → plan entry updated by trial.json, with `status` and `planned`; those of
-            the plan first, in its order, then those outside it by id.
-        rows: The rows of every trial, one per (trial, step), ordered by step within a trial.
-        warnings: What was wrong with the files, in sentences.
-    """
-
-    name: str
-    plan: Values
-    trials: dict[str, Values]
-    rows: list[Values]
-    warnings: list[str]
+from analysis.sources.base import (
+    Results,
+    ResultsError,
+    Values,
+    keep_one_row_per_step,
+    parse_json_object,
+    whole_step,
+)
 
 
 def read_results(folder: Path) -> Results:
@@ -44,16 +24,16 @@ def read_results(folder: Path) -> Results:
         Its plan, trials and rows.
 
     Raises:
-        ResultsError: If the folder or plan.json is missing or unreadable, or nothing has run.
+        ResultsError: If plan.json is unreadable, or nothing has run.
     """
-    plan = _read_plan(folder)
-    name = str(plan.get("name") or folder.resolve().name)
     warnings: list[str] = []
+    plan = _read_plan(folder, warnings)
+    name = str(plan.get("name") or folder.resolve().name)
     trials = _read_trials(folder, plan, warnings)
     rows: list[Values] = []
     for trial_id, trial in trials.items():
         trial_rows = _read_rows(folder / "trials" / trial_id / "records.jsonl", warnings)
-        rows += _one_row_per_step(trial_id, trial_rows, warnings)
+        rows += keep_one_row_per_step(trial_id, trial_rows, warnings)
         if trial_rows and trial["status"] == "planned":
             trial["status"] = "interrupted"
     if not rows and all(trial["status"] != "failed" for trial in trials.values()):
@@ -64,40 +44,49 @@ def read_results(folder: Path) -> Results:
     return Results(name, plan, trials, rows, warnings)
 
 
-def _read_plan(folder: Path) -> Values:
-    if not folder.is_dir():
-        raise ResultsError(f"no such results folder: {folder}{_neighbours(folder)}")
+def _read_plan(folder: Path, warnings: list[str]) -> Values:
     path = folder / "plan.json"
-    if not path.is_file():
-        raise ResultsError(f"{folder} has no plan.json, so it is not a results folder of a sweep")
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        plan = parse_json_object(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ResultsError(f"{path} is not readable as JSON: {error}") from error
     missing = [key for key in ("trials", "cells") if not isinstance(plan.get(key), list)]
     if missing:
         raise ResultsError(f"{path} must list its trials and cells, got none of {missing}")
-    return dict(plan)
+    for key in ("trials", "cells"):
+        whole = [entry for entry in plan[key] if _has_trial_id(entry)]
+        if len(whole) < len(plan[key]):
+            lost = len(plan[key]) - len(whole)
+            warnings.append(f"plan.json: {lost} of its {key} have no trial_id and are left out.")
+        plan[key] = whole
+    for cell in plan["cells"]:
+        cell["values"] = cell["values"] if isinstance(cell.get("values"), dict) else {}
+    if not plan["cells"]:
+        raise ResultsError(f"{path} must list at least one cell, got none")
+    return plan
 
 
-def _neighbours(folder: Path) -> str:
-    found = sorted(plan.parent.name for plan in folder.parent.glob("*/plan.json"))
-    return f"; beside it there are: {', '.join(found)}" if found else ""
+def _has_trial_id(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("trial_id"), str)
 
 
 def _read_trials(folder: Path, plan: Values, warnings: list[str]) -> dict[str, Values]:
     trials: dict[str, Values] = {}
     for entry in plan["trials"]:
         trials[entry["trial_id"]] = {**entry, "status": "planned", "planned": True}
-    for path in sorted((folder / "trials").glob("*/")):
+    for path in sorted(p for p in (folder / "trials").glob("*") if p.is_dir()):
         trial_id = path.name
+        is_foreign = trial_id not in trials and not (path / "trial.json").exists()
+        if is_foreign and not (path / "records.jsonl").exists():
+            warnings.append(f"trials/{trial_id} is no trial's folder; it is left out.")
+            continue
         known = trials.get(trial_id, {"status": "planned", "planned": False, "trial_id": trial_id})
         try:
-            found = json.loads((path / "trial.json").read_text(encoding="utf-8"))
+            found = parse_json_object((path / "trial.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             warnings.append(f"Trial {trial_id}: trial.json is not readable ({error}).")
             found = {}
-        trials[trial_id] = {**known, **found}
+        trials[trial_id] = {**known, **found, "trial_id": trial_id}
     return trials
 
 
@@ -109,20 +98,10 @@ def _read_rows(path: Path, warnings: list[str]) -> list[Values]:
     rows: list[Values] = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-            row["step"] = int(row["step"])
-        except (ValueError, KeyError, TypeError):
+            row = parse_json_object(line)
+            row["step"] = whole_step(row["step"])
+        except (ValueError, KeyError):
             warnings.append(f"Trial {path.parent.name}: line {number} of its records is damaged.")
         else:
             rows.append(row)
     return rows
-
-
-def _one_row_per_step(trial_id: str, rows: list[Values], warnings: list[str]) -> list[Values]:
-    by_step = {row["step"]: {**row, "trial_id": trial_id} for row in rows}
-    num_repeated = len(rows) - len(by_step)
-    if num_repeated:
-        warnings.append(
-            f"Trial {trial_id}: {num_repeated} of its rows repeat a step; the last of each is used."
-        )
-    return [by_step[step] for step in sorted(by_step)]
