@@ -37,17 +37,23 @@ def trial_id(config: dict[str, Any], kernel: Kernel, model: str, data: str) -> s
         model: Fingerprint of the model's weights.
         data: Fingerprint of the task's data.
     """
+    return hash_numbers(numbers_of_trial(config, kernel, model, data))
+
+
+def numbers_of_trial(
+    config: dict[str, Any], kernel: Kernel, model: str, data: str
+) -> dict[str, Any]:
+    """What `trial_id` hashes; its arguments."""
     method: Method = build(config["method"], "method")
     used = _used_numbers(config, method)
     if "bandwidth" in method.parts and not kernel.has_bandwidth:
         used["bandwidth"] = None
-    numbers = {
+    return {
         "method_version": METHOD_VERSION,
         "model": {"dtype": config["model"]["dtype"], "fingerprint": model},
         "task": {**_numbers_of(config["task"]), "fingerprint": data},
         **used,
     }
-    return _hash(numbers)
 
 
 def signature(options: TrialOptions, config: dict[str, Any]) -> str:
@@ -66,7 +72,8 @@ def signature(options: TrialOptions, config: dict[str, Any]) -> str:
     if not isinstance(options.method, ZerothOrder):
         used = _used_numbers(config, options.method)
         used["training"].pop("learning_rate", None)
-        return _hash({**used, "task": _numbers_of(config["task"]), "model": options.model.name})
+        same = {"task": _numbers_of(config["task"]), "model": options.model.name}
+        return hash_numbers({**used, **same})
     training, estimator = options.training, options.estimator()
     points: list[float] = []
     factors: list[float] = []
@@ -93,7 +100,7 @@ def signature(options: TrialOptions, config: dict[str, Any]) -> str:
         "points": [f"{value:.10e}" for value in points],
         "factors": [f"{value:.10e}" for value in factors],
     }
-    return _hash(numbers)
+    return hash_numbers(numbers)
 
 
 _MEASURED = frozenset({"learning_rate", "perturbation_scale", "r_scope", "rungs"})
@@ -110,7 +117,8 @@ def _used_numbers(config: dict[str, Any], method: Method) -> dict[str, Any]:
     }
 
 
-def _hash(numbers: dict[str, Any]) -> str:
+def hash_numbers(numbers: dict[str, Any]) -> str:
+    """A short hash of plain numbers, the same whatever their order."""
     canonical = json.dumps(numbers, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:LENGTH]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -178,6 +179,23 @@ class TrialOptions:
         except ValueError as error:
             raise ValueError(f"training.{error}") from error
         return cls(training=training, **parts)
+
+    def with_numbers(self, numbers: Mapping[str, Any]) -> TrialOptions:
+        """The same trial with another learning_rate, perturbation_scale or seed.
+
+        Only their ranges are checked: nothing else of a valid trial depends on them.
+
+        Raises:
+            ValueError: For a value outside its range, naming the key.
+        """
+        check_arguments(TrainingOptions, {**vars(self.training), **numbers}, "training", "training")
+        try:
+            training = dataclasses.replace(self.training, **numbers)
+        except ValueError as error:
+            raise ValueError(f"training.{error}") from error
+        other = copy.copy(self)
+        object.__setattr__(other, "training", training)
+        return other
 
     @property
     def forward_passes_per_step(self) -> int:

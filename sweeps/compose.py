@@ -82,6 +82,69 @@ class Composed:
         return config
 
 
+class CellComposer:
+    """Composes the choices of cells from parts, each of which Hydra composes once.
+
+    Options of a group whose files write outside their group (arms, which choose kernel, bandwidth
+    and more) are composed together; every other option is composed beside each of those and its
+    node taken. So the number of compositions grows with the number of options, not with their
+    product, and the result is that of composing everything at once.
+
+    Args:
+        base: The sweep's configuration.
+    """
+
+    def __init__(self, base: Composed) -> None:
+        self._base = base
+        self._merged: dict[tuple[tuple[str, str], ...], Composed] = {}
+
+    def compose(self, groups: Mapping[str, str]) -> Composed:
+        """The configuration with these options, whose nodes others may share.
+
+        Raises:
+            ConfigError: As for a whole composition.
+        """
+        key = tuple(groups.items())
+        if key not in self._merged:
+            self._merged[key] = self._merge(dict(groups))
+        return self._merged[key]
+
+    def choose(self, groups: Mapping[str, str]) -> dict[str, str]:
+        """The option chosen of each group that decides a trial."""
+        chosen = self.compose(groups).choices
+        return {group: chosen[group] for group in schema.TRIAL_GROUPS}
+
+    def _merge(self, groups: dict[str, str]) -> Composed:
+        kept = [o for o in self._base.overrides if _group_of(o) not in groups]
+        together = [f"{g}={o}" for g, o in groups.items() if g in _reaching_groups()]
+        apart = {g: o for g, o in groups.items() if g not in _reaching_groups()}
+        whole = [*kept, *(f"{group}={option}" for group, option in groups.items())]
+        if len(apart) < 2:
+            return compose(whole)
+        try:
+            merged = compose([*kept, *together])
+            parts = {g: compose([*kept, *together, f"{g}={o}"]) for g, o in apart.items()}
+        except ConfigError:  # an option alone may lack what an override needs of another
+            return compose(whole)
+        config = {**merged.config, **{g: part.config[g] for g, part in parts.items()}}
+        choices = {**merged.choices, **{g: part.choices[g] for g, part in parts.items()}}
+        return Composed(config, choices, tuple(whole))
+
+
+def _group_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+@functools.cache
+def _reaching_groups() -> frozenset[str]:
+    """The groups with an option that writes outside its group."""
+    return frozenset(
+        path.parent.name
+        for path in CONF.glob("*/*.yaml")
+        if path.read_text().startswith("# @package _global_")
+    )
+
+
 def compose(overrides: Sequence[str]) -> Composed:
     """Compose the configuration that a command line asks for.
 

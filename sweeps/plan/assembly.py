@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
 import random
@@ -19,7 +18,7 @@ from sweeps.halving import HalvingRule
 from sweeps.plan.base import Plan
 from sweeps.plan.checks import check_baseline, check_confirmation, check_gpus_per_trial
 from sweeps.plan.provenance import find_commit, find_versions
-from sweeps.plan.trials import compose_cell, find_aliases, fingerprint, list_cell
+from sweeps.plan.trials import TrialFactory, find_aliases, fingerprint, list_cell
 from sweeps.space import Cell, expand, factors_of
 
 SCHEMA_VERSION = 1
@@ -43,7 +42,8 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         if single and sweep.space is None
         else expand(sweep.space, parse_overrides(overrides))
     )
-    entries = [compose_cell(base, cell) for cell in cells]
+    factory = TrialFactory(base, sweep.phase)
+    entries = [factory.make(cell) for cell in cells]
     chosen: dict[str, tuple[TrialSpec, TrialOptions]] = {}
     for entry in entries:
         chosen.setdefault(entry[0].trial_id, entry)
@@ -55,7 +55,6 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
     check_confirmation(sweep, options, single)
     if not single:
         check_baseline(sweep.baseline, {spec.arm for spec, _ in entries})
-    listed = [list_cell(c, *entry) for c, entry in zip(cells, entries, strict=True)]
     content = {
         "schema_version": SCHEMA_VERSION,
         "name": sweep.name,
@@ -74,9 +73,9 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         "fixed": {**_fixed(options), "phase": sweep.phase},
         "factors": factors_of(cells),
         "baseline": sweep.baseline,
-        "cells": listed,
-        "aliases": find_aliases(listed),
-        "trials": [dataclasses.asdict(spec) for spec in specs],
+        "cells": [list_cell(c, spec) for c, (spec, _) in zip(cells, entries, strict=True)],
+        "aliases": find_aliases(cells, entries),
+        "trials": [dict(vars(spec)) for spec in specs],
         "cost": summarise(options, specs, sweep.scheduler.rule),
         "preparation": {},
     }

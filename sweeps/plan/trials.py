@@ -1,18 +1,19 @@
-"""From cells to trials: composed, validated, identified."""
+"""From cells to trials: merged, validated, identified."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kerzoo.identity import signature, trial_id
+from kerzoo.identity import hash_numbers, numbers_of_trial, signature
 from kerzoo.options import TrialOptions
 from kerzoo.records import TrialSpec
 from sweeps import schema
-from sweeps.compose import Composed, ConfigError, compose, format_override
+from sweeps.compose import CellComposer, Composed, ConfigError, format_override
 from sweeps.space import Cell, split_cell
 
 _SWEEP_KEYS = (
@@ -21,62 +22,125 @@ _SWEEP_KEYS = (
     - {"phase", "data_root"}
 )
 """Overrides that a trial of its own does not need."""
+FREE = frozenset({"training.learning_rate", "training.perturbation_scale", "training.seed"})
+"""What no check of a method looks at beyond its range."""
+SIGNED_CELLS = 2000
+"""Of larger plans the aliases are sought among the combinations of this many first cells."""
+
+Entry = tuple[TrialSpec, TrialOptions]
 
 
-def compose_cell(base: Composed, cell: Cell) -> tuple[TrialSpec, TrialOptions]:
-    """The trial of a cell.
+class TrialFactory:
+    """Makes the trials of cells, at a cost that is linear in their number and small for each.
 
-    Raises:
-        ConfigError: Naming the cell and what is wrong in it.
+    Options are composed once each (`CellComposer`), objects are built, validated and identified
+    once for each combination of all but `FREE`; a further cell of a combination merges plain
+    dicts and is hashed.
+
+    Args:
+        base: The sweep's configuration.
+        phase: Of the trials.
     """
-    groups, values = split_cell(cell)
-    kept = [o for o in base.overrides if _key(o) not in groups]
-    composed = compose([*kept, *(f"{group}={option}" for group, option in groups.items())])
-    config = composed.trial_config(values)
-    try:
+
+    def __init__(self, base: Composed, phase: str) -> None:
+        self.phase = phase
+        self._base = base
+        self._composer = CellComposer(base)
+        self._templates: dict[str, _Template] = {}
+
+    def make(self, cell: Cell) -> Entry:
+        """The trial of a cell.
+
+        Raises:
+            ConfigError: Naming the cell and what is wrong in it.
+        """
+        groups, values = split_cell(cell)
+        free = {key: value for key, value in values.items() if key in FREE}
+        bound = {key: value for key, value in values.items() if key not in FREE}
+        key = json.dumps([groups, bound, sorted(free)], sort_keys=True)
+        try:
+            if key in self._templates:
+                config, options, identity = self._templates[key].fill(free)
+            else:
+                config = self._composer.compose(groups).trial_config(values)
+                self._templates[key] = _Template.build(config)
+                config, options, identity = self._templates[key].fill({})
+        except ValueError as error:
+            raise ConfigError(_describe(error, cell)) from error
+        return self._specify(cell, groups, config, options, identity), options
+
+    def _specify(
+        self,
+        cell: Cell,
+        groups: Mapping[str, str],
+        config: dict[str, Any],
+        options: TrialOptions,
+        identity: str,
+    ) -> TrialSpec:
+        typed = [o for o in self._base.overrides if _key(o).partition(".")[0] not in _SWEEP_KEYS]
+        overrides = [o for o in typed if _key(o) not in cell]
+        overrides += [format_override(key, value) for key, value in cell.items()]
+        return TrialSpec(
+            trial_id=identity,
+            arm=str(config["arm"]["name"]),
+            phase=self.phase,
+            overrides=overrides,
+            choices=self._composer.choose(groups),
+            config=config,
+            rungs=options.rungs,
+            command=shlex.join(["python", "-m", "sweeps.trial", *overrides]),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Template:
+    """A validated trial, for others that differ from it in `FREE` alone."""
+
+    config: dict[str, Any]
+    options: TrialOptions
+    numbers: dict[str, Any]
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> _Template:
         options = TrialOptions.from_config(config)
-        identity = _identify(config, options)
-    except ValueError as error:
-        raise ConfigError(_describe(error, cell)) from error
-    own = [o for o in kept if _key(o).partition(".")[0] not in _SWEEP_KEYS and _key(o) not in cell]
-    overrides = own + [format_override(key, value) for key, value in cell.items()]
-    choices = {g: composed.choices[g] for g in schema.TRIAL_GROUPS}
-    spec = TrialSpec(
-        trial_id=identity,
-        arm=str(config["arm"]["name"]),
-        phase=base.sweep.phase,
-        overrides=overrides,
-        choices=choices,
-        config=config,
-        rungs=options.rungs,
-        command=shlex.join(["python", "-m", "sweeps.trial", *overrides]),
-    )
-    return spec, options
+        model, data = fingerprint(options.model), fingerprint(options.task)
+        return cls(config, options, numbers_of_trial(config, options.kernel, model, data))
+
+    def fill(self, free: Mapping[str, Any]) -> tuple[dict[str, Any], TrialOptions, str]:
+        """The trial with other values of `FREE`, which its method only has to find in range."""
+        if not free:
+            return self.config, self.options, hash_numbers(self.numbers)
+        changes = {key.removeprefix("training."): value for key, value in free.items()}
+        training = {**self.config["training"], **changes}
+        options = self.options.with_numbers(changes)
+        used = self.numbers["training"]
+        now = {k: v if k == "seed" else float(v) for k, v in changes.items() if k in used}
+        numbers = {**self.numbers, "training": {**used, **now}}
+        return {**self.config, "training": training}, options, hash_numbers(numbers)
 
 
-def list_cell(cell: Cell, spec: TrialSpec, options: TrialOptions) -> dict[str, Any]:
+def list_cell(cell: Cell, spec: TrialSpec) -> dict[str, Any]:
     """A cell as plan.json lists it."""
-    return {
-        "values": cell,
-        "trial_id": spec.trial_id,
-        "arm": spec.arm,
-        "signature": signature(options, spec.config),
-    }
+    return {"values": cell, "trial_id": spec.trial_id, "arm": spec.arm}
 
 
-def find_aliases(cells: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Groups of arms that do the same up to the learning rate, cell by cell."""
+def find_aliases(cells: Sequence[Cell], entries: Sequence[Entry]) -> list[list[str]]:
+    """Groups of arms that do the same up to the learning rate, cell by cell.
+
+    Of a plan with more than `SIGNED_CELLS` cells only those are compared that share all but the
+    arm with one of the first so many.
+    """
+    others = [json.dumps({k: v for k, v in cell.items() if k != "arm"}) for cell in cells]
+    compared = set(others[:SIGNED_CELLS])
     signatures: dict[str, set[str]] = {}
-    for cell in cells:
-        signatures.setdefault(cell["arm"], set()).add(cell["signature"])
+    for other, (spec, options) in zip(others, entries, strict=True):
+        known = signatures.setdefault(spec.arm, set())
+        if other in compared:
+            known.add(signature(options, spec.config))
     groups: dict[frozenset[str], list[str]] = {}
     for arm in sorted(signatures):
         groups.setdefault(frozenset(signatures[arm]), []).append(arm)
-    return [arms for arms in groups.values() if len(arms) > 1]
-
-
-def _identify(config: dict[str, Any], options: TrialOptions) -> str:
-    return trial_id(config, options.kernel, fingerprint(options.model), fingerprint(options.task))
+    return [arms for signed, arms in groups.items() if signed and len(arms) > 1]
 
 
 @functools.lru_cache(maxsize=64)
