@@ -58,6 +58,11 @@ class Method(abc.ABC):
     def forward_passes_per_step(self, options: TrialOptions) -> int:
         """Cost of a step, a backward pass counted as two; 0 for a method without steps."""
 
+    @property
+    def data_splits(self) -> tuple[str, ...]:
+        """The splits whose data a trial reads: its own, and where demonstrations come from."""
+        return ("train", *self.splits) if self.demonstrations[0] else self.splits
+
     def reads_per_step(self, options: TrialOptions) -> int:
         """How often a step reads the tokens of its batch."""
         return self.forward_passes_per_step(options)

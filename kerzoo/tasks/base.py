@@ -30,7 +30,8 @@ class Task(abc.ABC):
     As in MeZO's protocol, train and dev are drawn from the source's train pool without overlap,
     and the test figure comes from its val pool. Members are drawn by rank of a hash of
     (data_seed, example): the same on every machine and library version, and whatever the other
-    sizes are.
+    sizes are. A folder without train data will do for a model that is not trained: its dev is
+    drawn from the other end of the val pool, which is said.
 
     Args:
         name: As in records and tables.
@@ -195,7 +196,7 @@ class Task(abc.ABC):
             ValueError: Naming what is missing and the setting that helps.
         """
         needed = [split for split in splits if self._size(split) > 0]
-        for pool in dict.fromkeys(_pool(split) for split in needed):
+        for pool in dict.fromkeys(self._pool(split) for split in needed):
             self.source.check_available(self.data_dir, pool)
 
     def fingerprint(self) -> str:
@@ -214,25 +215,27 @@ class Task(abc.ABC):
         size = self._size(split)
         if size == 0:
             raise ValueError(f"task.num_{split} must be at least 1 for a run that needs this split")
-        pool = sorted(self.source.read(self.data_dir, _pool(split)), key=self._rank)
+        pool = sorted(self.source.read(self.data_dir, self._pool(split)), key=self._rank)
         if self.shots is not None and split != "test":
             return self._draw_shots(pool, split)
-        asked = self.num_test if split == "test" else self.num_train + self.num_dev
+        sizes = f"num_{split}" if self._pool(split) == "val" else "num_train + num_dev"
+        asked = size if self._pool(split) == "val" else self.num_train + self.num_dev
         if asked > len(pool):
-            sizes = "num_test" if split == "test" else "num_train + num_dev"
             raise ValueError(
                 f"task.{sizes} must not exceed the {len(pool)} labelled examples in the "
-                f"{_pool(split)} data of {self.name}, got {asked}"
+                f"{self._pool(split)} data of {self.name}, got {asked}"
             )
         return pool[-size:] if split == "dev" else pool[:size]
 
     def describe_losses(self, split: str, sequences: Sequences) -> list[str]:
         """What of a split's data the model does not see: rows left out, and texts that were cut."""
-        pool = self.source.read_pool(self.data_dir, _pool(split))
+        pool = self.source.read_pool(self.data_dir, self._pool(split))
         lines = [
             f"{self.name} {split}: {count:,} rows of the source left out: {reason}"
             for reason, count in pool.skipped.items()
         ]
+        if split == "dev" and self._pool(split) == "val":
+            lines.append(f"{self.name} dev: drawn from the val data, there being no train data")
         if sequences.num_truncated:
             lines.append(
                 f"{self.name} {split}: {sequences.num_truncated:,} of {len(sequences):,} inputs "
@@ -262,6 +265,10 @@ class Task(abc.ABC):
             return self.shots * (self.source.num_labels or 0)
         return int(getattr(self, f"num_{split}"))
 
+    def _pool(self, split: str) -> str:
+        has_train = split != "test" and self.source.has_pool(self.data_dir, "train")
+        return "train" if split == "train" or has_train else "val"
+
     def _rank(self, example: Example) -> bytes:
         text = "\0".join([str(self.data_seed), *example.fields.values()])
         return hashlib.sha256(text.encode()).digest()
@@ -286,7 +293,3 @@ def fields_of(template: str) -> set[str]:
 def fill(template: str, fields: Mapping[str, str], **more: str) -> str:
     """A format string with its fields put in."""
     return template.format(**fields, **more)
-
-
-def _pool(split: str) -> str:
-    return "val" if split == "test" else "train"

@@ -52,12 +52,15 @@ class Plan:
             ConfigError: Saying what is missing and which settings help.
         """
         models = {repr(options.model): options.model for options in self.options}
-        tasks = {repr(options.task): options.task for options in self.options}
-        splits = ("train", "dev", "test") if self.sweep.phase == "confirm" else ("train", "dev")
+        judged = ("test",) if self.sweep.phase == "confirm" else ()
+        tasks = {
+            (repr(o.task), o.method.data_splits): (o.task, (*o.method.data_splits, *judged))
+            for o in self.options
+        }
         try:
             for model in models.values():
                 model.check_available()
-            for task in tasks.values():
+            for task, splits in tasks.values():
                 task.check_available(splits)
         except ValueError as error:
             raise ConfigError(str(error)) from error

@@ -81,6 +81,10 @@ class ExampleSource(abc.ABC):
             ValueError: Naming what is missing and the setting that helps.
         """
 
+    def has_pool(self, data_dir: str | None, pool: str) -> bool:
+        """Whether there is such a pool at all; a folder may lack one."""
+        return True
+
     @abc.abstractmethod
     def fingerprint(self, data_dir: str | None) -> str:
         """Identity of the data's content; needs no network.

@@ -115,6 +115,13 @@ class RowSource(ExampleSource):
         else:
             self._check_hub()
 
+    def has_pool(self, data_dir: str | None, pool: str) -> bool:
+        """The hub has both; of a folder, whether one of the pool's files is there."""
+        if data_dir is None:
+            return True
+        folder = Path(data_dir).expanduser()
+        return any((folder / name).is_file() for name in self.file_names(pool))
+
     def fingerprint(self, data_dir: str | None) -> str:
         """Hub id, configuration and revision, or SHA-256 over the folder's files."""
         if data_dir is None:
@@ -124,7 +131,7 @@ class RowSource(ExampleSource):
         digests = [
             sha256_of_file(find_file(data_dir, *self.file_names(pool)))
             for pool in POOLS
-            if any((Path(data_dir).expanduser() / n).is_file() for n in self.file_names(pool))
+            if self.has_pool(data_dir, pool)
         ]
         if not digests:
             find_file(data_dir, *self.file_names("train"))
