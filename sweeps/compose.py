@@ -160,7 +160,7 @@ def _compose(overrides: tuple[str, ...]) -> Composed:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_module("conf", version_base="1.3"):
-            config = hydra.compose("config", list(overrides), return_hydra_config=True)
+            config = _hydra_compose(list(overrides))
             choices = {
                 str(group): str(option)
                 for group, option in config.hydra.runtime.choices.items()
@@ -295,6 +295,27 @@ def _explain(error: Exception) -> str:
         return f"{match.group(1)}: {reason}"
     lines = [line for line in text.splitlines() if line.strip() and "hydra.cc" not in line]
     return " ".join(line.strip() for line in lines)
+
+
+def _hydra_compose(overrides: list[str]) -> DictConfig:
+    """Hydra's own; a key that the chosen file leaves at its class's default can be set as well."""
+    try:
+        return hydra.compose("config", overrides, return_hydra_config=True)
+    except HydraException as error:
+        refused = re.search(r"Could not override '([\w.]+)'", str(error))
+        key = refused.group(1) if refused else ""
+        others = [o for o in overrides if o.partition("=")[0] != key]
+        if len(others) == len(overrides) or not _has_default(_hydra_compose(others), key):
+            raise
+    return _hydra_compose([o if o in others else f"+{o}" for o in overrides])
+
+
+def _has_default(config: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else None
+    if not isinstance(node, DictConfig) or TARGET not in node:
+        return False
+    return name in {field.name for field in dataclasses.fields(resolve(node[TARGET])) if field.init}
 
 
 def _known_keys(parent: str) -> list[str]:

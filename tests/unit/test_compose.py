@@ -232,3 +232,11 @@ def test_fifty_cells_of_a_mixed_space_equal_their_full_composition() -> None:
     plan = make_plan([*QUICK, MIXED_SPACE], "test")
     assert len(plan.content["cells"]) == 3 * 2 * 3 * 2**5
     assert_cells_agree(plan, 50)
+
+
+def test_a_key_that_a_file_leaves_at_its_default_can_be_set() -> None:
+    overrides = ["task=sst2", "task.objective=accuracy", "task.shots=4"]
+    task = compose(overrides).config["task"]
+    assert (task["objective"], task["shots"]) == ("accuracy", 4)
+    with pytest.raises(ConfigError, match=r"task\.objectiv: no such key"):
+        compose([*overrides, "task.objectiv=accuracy"])

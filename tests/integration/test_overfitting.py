@@ -1,0 +1,94 @@
+"""Every task's loss leads somewhere: a few rows are overfitted by forward passes alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from public_rows import write_opt_tasks, write_roberta_tasks
+from torch.nn import functional as F
+
+from kerzoo.losses import SplitLoss
+from kerzoo.options import TrialOptions
+from kerzoo.records import TrialFolder
+from kerzoo.workspace import Workspace
+from sweeps.plan import make_plan
+
+OPT_TASKS = [
+    "sst2",
+    "rte",
+    "cb",
+    "boolq",
+    "wsc",
+    "wic",
+    "multirc",
+    "copa",
+    "record",
+    "squad",
+    "drop",
+]
+ROBERTA_TASKS = [f"roberta_{name}" for name in ["sst2", "sst5", "snli", "mnli", "rte", "trec"]]
+ROWS, STEPS = 8, 200
+LEARNING_RATES = {"opt-tiny": 3e-4, "roberta-tiny": 1e-3}
+LARGEST_SHARE_LEFT = 0.9
+"""Of a loss that starts near that of guessing, or of a whole vocabulary's."""
+
+
+@pytest.fixture(scope="module")
+def public_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`opt-tiny` and `roberta-tiny`, each a data_root with the public files of its tasks."""
+    root = tmp_path_factory.mktemp("public")
+    write_opt_tasks(root / "opt-tiny")
+    write_roberta_tasks(root / "roberta-tiny")
+    return root
+
+
+def options_of(task: str, root: Path) -> TrialOptions:
+    model = "roberta-tiny" if task in ROBERTA_TASKS else "opt-tiny"
+    overrides = [
+        "arm=mezo",
+        "tuning=full",
+        f"model={model}",
+        "model.num_layers=2",
+        f"task={task}",
+        f"data_root={root / model}",
+        "task.shots=null",
+        f"task.num_train={ROWS}",
+        "task.num_dev=1",
+        "task.num_test=0",
+        "task.max_length=64",
+        f"training.batch_size={ROWS}",
+        f"training.forward_passes={2 * STEPS}",
+        "training.rungs=[1.0]",
+        f"training.learning_rate={LEARNING_RATES[model]}",
+        "training.perturbation_scale=1e-3",
+        "training.device=cpu",
+    ]
+    (options,) = make_plan(overrides, "test", single=True).options
+    return options
+
+
+@torch.inference_mode()
+def unlikelihood(loss: SplitLoss, labels: list[int]) -> float:
+    """How little the scores favour the rows' own labels, in nats; knows nothing of the loss."""
+    scores = loss.scores(range(len(labels)))
+    if loss.objective == "cross_entropy":
+        return float(F.cross_entropy(scores, torch.tensor(labels)))
+    return -float(scores[torch.arange(len(labels)), labels].mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [*OPT_TASKS, *ROBERTA_TASKS])
+def test_two_hundred_zeroth_order_steps_overfit_eight_rows(
+    task: str, public_files: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    options = options_of(task, public_files)
+    labels = [example.label for example in options.task.examples("train")]
+    with Workspace().open(options) as bench:
+        learner = options.method.start(options, bench, TrialFolder(tmp_path))
+        before = unlikelihood(bench.train, labels)
+        losses = [loss for step in range(STEPS) for loss in learner.advance(step) or ()]
+        after = unlikelihood(bench.train, labels)
+    assert len(losses) == 2 * STEPS
+    assert after < LARGEST_SHARE_LEFT * before
