@@ -19,7 +19,7 @@ from kerzoo.methods.base import BatchLearner, Method
 from kerzoo.progress import Progress
 from kerzoo.records import TrialFolder, TrialWriter, choose_checkpoint
 from kerzoo.trajectory import StepRecord
-from kerzoo.tuning import decoder_layers, first_trainable_layer
+from kerzoo.tuning import PrefixTuning, decoder_layers, first_trainable_layer
 
 if TYPE_CHECKING:
     from kerzoo.options import TrialOptions
@@ -83,11 +83,16 @@ class FirstOrder(Method):
             raise ValueError(f"momentum must be 0 with adamw (see betas), got {self.momentum!r}")
 
     def check(self, options: TrialOptions) -> None:
-        """The loss needs a gradient, and the gradient a range that fp16 lacks."""
+        """What a gradient needs: a loss that has one, more range than fp16, a prefix met once."""
         if options.task.objective != options.task.dev_objective:
             raise ValueError(
                 f"task.objective={options.task.objective} has no gradient, which "
                 f"{self.optimizer} needs; set task.objective={options.task.dev_objective}"
+            )
+        if self.gradient_checkpointing and isinstance(options.tuning, PrefixTuning):
+            raise ValueError(
+                "method.gradient_checkpointing must be false with tuning=prefix: a layer that is "
+                "run again would see its prefix twice"
             )
         if options.model.dtype == "float16":
             raise ValueError(
