@@ -25,9 +25,12 @@ def scores_by_task(study: Study) -> Table | None:
     found = choose_scores(study)
     if found.empty or not (found["task"].nunique() > 1 or (found["split"] == "test").any()):
         return None
+    found = found.assign(tuning=found["tuning"].fillna(""))  # none where nothing is trained
     tasks = [t for t in dict.fromkeys(study.cells["task"]) if (found["task"] == t).any()]
     best = _best_of_tasks(found)
-    records = [_row_of(mine, tasks, best) for _, mine in found.groupby(ROW, sort=False)]
+    records = [
+        _row_of(mine, tasks, best) for _, mine in found.groupby(ROW, sort=False, dropna=False)
+    ]
     records += _quote(study, tasks)
     blank = {f"{t}{suffix}": float("nan") for t in tasks for suffix in ("", "_sd", "_seeds")}
     frame = pd.DataFrame([{**blank, **record} for record in records])
@@ -49,9 +52,10 @@ def choose_scores(study: Study) -> pd.DataFrame:
     """The score of each arm's best cell: of its trials at the checkpoint that dev chose.
 
     A trial's checkpoint is its evaluation of lowest dev loss after step 0, the earlier of equal
-    ones. An arm's best cell is that of lowest mean dev loss at those checkpoints, among its cells
-    with the most finished seeds; ties go to the first of the plan. Test is never looked at to
-    choose; it is shown where every seed of the cell has it, and dev elsewhere.
+    ones; step 0 where nothing is trained. An arm's best cell is that of lowest mean dev loss at
+    those checkpoints, among its cells with the most finished seeds; ties go to the first of the
+    plan. Test is never looked at to choose; it is shown where every seed of the cell has it, and
+    dev elsewhere.
 
     Returns:
         One row per context and arm, in the order of the plans: ROW, `task`, `score` and
@@ -59,9 +63,9 @@ def choose_scores(study: Study) -> pd.DataFrame:
         `split` and `setting`.
     """
     frame = study.evaluations
-    usable = frame[
-        (frame["step"] > 0) & frame["dev_loss"].notna() & (frame["status"] == "finished")
-    ]
+    last_step = frame.groupby(["setting", "trial_id"])["step"].transform("max")
+    candidate = (frame["step"] > 0) | (last_step == 0)
+    usable = frame[candidate & frame["dev_loss"].notna() & (frame["status"] == "finished")]
     ordered = usable.sort_values(["dev_loss", "step"], kind="stable")
     chosen = ordered.groupby(["setting", "trial_id"], sort=True).head(1)
     tested = study.evaluations.groupby(["setting", "trial_id"])["test_score"].last()

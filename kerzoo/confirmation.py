@@ -1,7 +1,8 @@
 """The end of a confirming trial: the test split, read once, at the checkpoint that dev chose.
 
 The weights of that checkpoint are rebuilt on a freshly attached model, whichever checkpoint it is;
-a zeroth-order trial's by replaying its own steps. Nothing that is read here influences a choice.
+a zeroth-order trial's by replaying its own steps. A method that learns something beside the
+model judges by what it kept of that. Nothing that is read here influences a choice.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, no_progress
-from kerzoo.records import Row, TrialFolder
+from kerzoo.records import Row, TrialFolder, choose_checkpoint
 from kerzoo.tasks import Task
 from kerzoo.trajectory import StepRecord
 from kerzoo.workspace import Workspace
@@ -33,18 +34,6 @@ class Reading:
     figures: dict[str, Any]
     eval_time_s: float
     replay_time_s: float
-
-
-def choose_checkpoint(rows: Iterable[Row]) -> Row:
-    """The row of lowest dev loss after the first update, the earlier of equal ones.
-
-    Raises:
-        ValueError: If nothing was evaluated after an update.
-    """
-    evaluated = [row for row in rows if row["step"] > 0 and not row["diverged"]]
-    if not evaluated:
-        raise ValueError("nothing was evaluated after an update, so there is nothing to choose")
-    return min(evaluated, key=lambda row: (row["dev_loss"], row["step"]))
 
 
 def figures_of_test(task: Task, step: int | None, metrics: Metrics | None) -> dict[str, Any]:
@@ -84,10 +73,11 @@ def read_test(
     chosen = int(choose_checkpoint(rows)["step"]) if options.rungs else 0
     with workspace.open_test(options) as (parameters, loss):
         start = time.perf_counter()
-        if chosen:
+        if chosen and options.method.changes_weights:
             options.method.rebuild(options, parameters, folder, steps[:chosen], progress)
         replayed = time.perf_counter()
-        metrics = evaluate(loss, options.task.binary)
+        judged = options.method.judge(loss, folder, chosen)
+        metrics = evaluate(judged, options.task.binary)
         ended = time.perf_counter()
     figures = figures_of_test(options.task, chosen, metrics)
     return Reading(figures, ended - replayed, replayed - start)

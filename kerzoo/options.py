@@ -222,9 +222,7 @@ class TrialOptions:
 
     def estimator(self) -> Estimator:
         """The estimator of a zeroth-order run of this trial."""
-        # PEFT keeps adapters in fp32 whatever the base model's dtype.
-        name = self.model.dtype if self.tuning.changes_base_model else "float32"
-        dtype: torch.dtype = getattr(torch, name)
+        dtype: torch.dtype = getattr(torch, self.tuning.trained_dtype(self.model.dtype))
         return self.optimizer([nn.Parameter(torch.zeros(1, dtype=dtype))]).estimator
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> KerZOO:

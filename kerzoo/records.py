@@ -21,7 +21,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -227,6 +227,12 @@ class TrialWriter:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def remove_file(self, path: Path) -> None:
+        """Remove a file of the folder, if it is there."""
+        with self._lock:
+            self._check()
+            path.unlink(missing_ok=True)
+
     def set_status(self, status: Status, **values: Any) -> None:
         """Record how the attempt stands, or how the trial ended."""
         if status in ENDED:
@@ -264,6 +270,18 @@ def iterate_rows(path: Path) -> Iterator[Row]:
         for line in file:
             if line.endswith(b"\n"):
                 yield json.loads(line)
+
+
+def choose_checkpoint(rows: Iterable[Row]) -> Row:
+    """The row of lowest dev loss after the first update, the earlier of equal ones.
+
+    Raises:
+        ValueError: If nothing was evaluated after an update.
+    """
+    evaluated = [row for row in rows if row["step"] > 0 and not row["diverged"]]
+    if not evaluated:
+        raise ValueError("nothing was evaluated after an update, so there is nothing to choose")
+    return min(evaluated, key=lambda row: (row["dev_loss"], row["step"]))
 
 
 def score_of(row: Row) -> tuple[str, float | None]:

@@ -20,8 +20,9 @@ def expand(space: Any, fixed: Mapping[str, Any]) -> list[Cell]:
     mappings stands for the union of their cells, so that a key may be swept only where it means
     something. A key is a group, whose values are names of options, or a dotted value.
 
-    An override of a swept key pins it: of a union only the mappings that list the value remain;
-    where none does, the value replaces the list.
+    An override of a swept key pins it: of the mappings in a union that have the key only those
+    that list the value remain; where none does, the value replaces their lists. Mappings without
+    the key remain as they are.
 
     Args:
         space: The sweep's `space`.
@@ -39,8 +40,9 @@ def expand(space: Any, fixed: Mapping[str, Any]) -> list[Cell]:
     for key, value in fixed.items():
         if not any(key in block for block in blocks):
             continue
-        listing = [b for b in blocks if value in b.get(key, [value])]
-        blocks = [{**b, key: [value]} if key in b else b for b in listing or blocks]
+        is_listed = any(value in block.get(key, []) for block in blocks)
+        kept = [b for b in blocks if not is_listed or value in b.get(key, [value])]
+        blocks = [{**b, key: [value]} if key in b else b for b in kept]
     cells: list[Cell] = []
     for block in blocks:
         for values in itertools.product(*block.values()):

@@ -17,6 +17,7 @@ from kerzoo.trajectory import StepRecord
 if TYPE_CHECKING:
     from torch import nn
 
+    from kerzoo.losses import SplitLoss
     from kerzoo.options import TrialOptions
     from kerzoo.tuning import Tuning
     from kerzoo.workspace import Bench
@@ -118,6 +119,22 @@ class Method(abc.ABC):
             f"{folder.path}: {type(self).__name__} changes no weights, so there is no model to "
             "write; name a trial that trains one"
         )
+
+    def judge(self, loss: SplitLoss, folder: TrialFolder, step: int) -> SplitLoss:
+        """What judges a split after some steps, the model's weights being those that it had then.
+
+        Args:
+            loss: The model's own loss on the split.
+            folder: Where the trial keeps what it learnt.
+            step: The checkpoint, 0 before any step.
+
+        Returns:
+            The model's own loss, unless a method judges by something beside the model.
+
+        Raises:
+            ValueError: If what it judges by is missing.
+        """
+        return loss
 
 
 class Learner(abc.ABC):

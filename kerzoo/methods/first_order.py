@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from kerzoo.methods.base import BatchLearner, Method
 from kerzoo.progress import Progress
-from kerzoo.records import TrialFolder, TrialWriter
+from kerzoo.records import TrialFolder, TrialWriter, choose_checkpoint
 from kerzoo.trajectory import StepRecord
-from kerzoo.tuning import decoder_layers, first_trainable_layer
+from kerzoo.tuning import PrefixTuning, decoder_layers, first_trainable_layer
 
 if TYPE_CHECKING:
     from kerzoo.options import TrialOptions
@@ -38,9 +38,10 @@ class FirstOrder(Method):
     same seed. Half-precision weights are updated through fp32 masters. `training.learning_rate`
     and `learning_rate_schedule` apply; clipping, momentum and weight decay of zeroth order do not.
 
-    At each rung the trainable weights (`weights-STEP.safetensors`, one file a rung) and the
-    optimizer's state (`optimizer.pt`, the newest) are written to the trial's folder; a trial
-    resumes from the newest, and makes the steps behind it again.
+    At each rung the trainable weights (`weights-STEP.safetensors`) and the optimizer's state
+    (`optimizer.pt`) are written to the trial's folder; a trial resumes from the newest, and makes
+    the steps behind it again. Two files of weights are kept: the newest, and those of lowest dev
+    loss among the ones before it.
 
     Args:
         optimizer: "adamw" or "sgd".
@@ -82,11 +83,16 @@ class FirstOrder(Method):
             raise ValueError(f"momentum must be 0 with adamw (see betas), got {self.momentum!r}")
 
     def check(self, options: TrialOptions) -> None:
-        """The loss needs a gradient, and the gradient a range that fp16 lacks."""
+        """What a gradient needs: a loss that has one, more range than fp16, a prefix met once."""
         if options.task.objective != options.task.dev_objective:
             raise ValueError(
                 f"task.objective={options.task.objective} has no gradient, which "
                 f"{self.optimizer} needs; set task.objective={options.task.dev_objective}"
+            )
+        if self.gradient_checkpointing and isinstance(options.tuning, PrefixTuning):
+            raise ValueError(
+                "method.gradient_checkpointing must be false with tuning=prefix: a layer that is "
+                "run again would see its prefix twice"
             )
         if options.model.dtype == "float16":
             raise ValueError(
@@ -125,7 +131,10 @@ class FirstOrder(Method):
         if steps:
             path = weights_path(folder, len(steps))
             if not path.exists():
-                raise ValueError(f"{path}: is missing, so the weights cannot be had any more")
+                raise ValueError(
+                    f"{path}: is missing; of a first-order trial only the weights of lowest dev "
+                    "loss and the newest are kept"
+                )
             _load(path, parameters)
 
 
@@ -175,7 +184,8 @@ class FirstOrderLearner(BatchLearner):
         """Up to the newest checkpoint, or none if a row before it is missing."""
         if (self.folder.path / STATE).exists():
             state = _read_state(self.folder)
-            rows_are_there = all(step in evaluated for step in state["before"])
+            rungs = map(self.options.steps_at, [0, *self.options.rungs])
+            rows_are_there = all(step in evaluated for step in rungs if step < state["step"])
             if state["step"] <= len(logged) and rows_are_there:
                 self.restart_at = state["step"]
         return self.restart_at
@@ -184,12 +194,20 @@ class FirstOrderLearner(BatchLearner):
         """Weights, then the state, which names the step and thereby makes them valid."""
         if step <= self.restart_at:  # kept already, or the untouched model
             return
-        kept = self.folder.path.glob("weights-*.safetensors")
-        before = sorted(s for s in map(_step_of, kept) if s < step)
         tensors = {str(i): p.detach().contiguous() for i, p in enumerate(self.masters)}
         writer.replace_file(weights_path(self.folder, step), lambda p: save_file(tensors, p))
-        state = {"step": step, "before": [0, *before], "optimizer": self.optimizer.state_dict()}
+        state = {"step": step, "optimizer": self.optimizer.state_dict()}
         writer.replace_file(self.folder.path / STATE, lambda path: torch.save(state, path))
+        self._drop_weights_before(step, writer)
+
+    def _drop_weights_before(self, step: int, writer: TrialWriter) -> None:
+        """Of the weights before a step keep those that dev would choose."""
+        kept = {_step_of(path): path for path in self.folder.path.glob("weights-*.safetensors")}
+        rows = [row for row in self.folder.rows() if row["step"] in kept and not row["diverged"]]
+        best = choose_checkpoint(rows)["step"] if rows else step
+        for earlier, path in kept.items():
+            if earlier < step and earlier != best:
+                writer.remove_file(path)
 
     def measure(self, step: int) -> int:
         """Forward and backward."""

@@ -8,12 +8,13 @@ from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.losses import SplitLoss
 from kerzoo.methods.base import Learner, Method
-from kerzoo.records import TrialFolder
+from kerzoo.records import TrialFolder, TrialWriter
 from kerzoo.tasks import ClassificationTask, LabelWordSplit
 from kerzoo.trajectory import StepRecord
 from kerzoo.tuning import NoTuning, Tuning
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from kerzoo.workspace import Bench
 
 MAX_ITERATIONS = 500
+PROBE = "probe.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,8 @@ class LinearProbe(Method):
     Solved in double precision by L-BFGS from W = 0, which the convexity makes unique.
 
     A trial is one step over all training examples, which costs one forward pass a mini-batch; it
-    is evaluated before, as zero-shot, and after.
+    is evaluated before, as zero-shot, and after. The probe is kept (`probe.safetensors`), for the
+    test split of a confirming trial.
 
     Args:
         penalty: > 0.
@@ -80,8 +83,8 @@ class LinearProbe(Method):
         return self.forward_passes_per_step(options)
 
     def rungs(self, options: TrialOptions) -> list[int]:
-        """The last alone."""
-        return options.training.nominal_rungs[-1:]
+        """The last alone, or the cost of the one step where that is more."""
+        return [max(options.training.nominal_rungs[-1], self.budget(options))]
 
     def tuning(self, options: TrialOptions) -> Tuning:
         """The model stays as it is."""
@@ -90,6 +93,15 @@ class LinearProbe(Method):
     def start(self, options: TrialOptions, bench: Bench, folder: TrialFolder) -> _ProbeLearner:
         """Without a probe, as zero-shot."""
         return _ProbeLearner(self.penalty, options, bench)
+
+    def judge(self, loss: SplitLoss, folder: TrialFolder, step: int) -> SplitLoss:
+        """By the label words before the fit, and by the probe that was kept after it."""
+        path = folder.path / PROBE
+        if step == 0:
+            return loss
+        if not path.exists():
+            raise ValueError(f"{path}: is missing, so the probe cannot be had any more")
+        return _ProbeLoss(Probe(**load_file(path)), loss)
 
 
 class _ProbeLearner(Learner):
@@ -134,6 +146,12 @@ class _ProbeLearner(Learner):
         """The states of one mini-batch."""
         label_states(self.bench.train, range(min(self.batch_size, super().batch_size)))
         return 1
+
+    def save(self, step: int, writer: TrialWriter) -> None:
+        """The probe, once it is fitted."""
+        if self.probe is not None:
+            tensors = {name: tensor.contiguous() for name, tensor in vars(self.probe).items()}
+            writer.replace_file(writer.folder.path / PROBE, lambda path: save_file(tensors, path))
 
     def evaluate(self) -> Metrics:
         """Judge dev by the label words before the fit, and by the probe after it."""

@@ -83,6 +83,13 @@ class Tuning(abc.ABC):
     def count_parameters(self, sizes: ModelSizes) -> int:
         """Number of trainable parameters, from the model's sizes."""
 
+    def trained_dtype(self, model_dtype: str) -> str:
+        """Precision of the trainable parameters: the model's where its own weights move.
+
+        Adapters are in single precision whatever the model's is.
+        """
+        return model_dtype if self.changes_base_model else "float32"
+
     def added_bytes(self, sizes: ModelSizes, width: int) -> int:
         """Memory of the parameters beside the model's own.
 

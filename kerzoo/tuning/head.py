@@ -64,6 +64,10 @@ class HeadTuning(Tuning):
         """Those of the output layer."""
         return sizes.head_parameters
 
+    def trained_dtype(self, model_dtype: str) -> str:
+        """The copy has the model's own precision."""
+        return model_dtype
+
     def added_bytes(self, sizes: ModelSizes, width: int) -> int:
         """The copy has the model's own precision."""
         return width * sizes.head_parameters

@@ -48,11 +48,6 @@ def check_confirmation(
                 f"task.num_test: phase=confirm reads the test split; it must be at least 1 for "
                 f"{task.name}, got 0"
             )
-    for method in {o.method for o in options if o.rungs and not o.method.changes_weights}:
-        raise ConfigError(
-            f"arm: phase=confirm rebuilds the checkpoint that dev chose, and "
-            f"{type(method).__name__} keeps none; leave its arm out, or take phase=screen"
-        )
 
 
 def check_baseline(baseline: str, arms: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from tiny_trials import trial_spec as spec_of
 
 from kerzoo import confirmation
 from kerzoo.attempt import run_trial
-from kerzoo.confirmation import choose_checkpoint, figures_of_test
+from kerzoo.confirmation import figures_of_test
 from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.export import export, find_checkpoint
 from kerzoo.identity import trial_id
 from kerzoo.options import TrialOptions
-from kerzoo.records import Row, TrialFolder
+from kerzoo.records import Row, TrialFolder, choose_checkpoint
 from kerzoo.training import prepare
 from kerzoo.workspace import Workspace
 
@@ -42,8 +43,9 @@ def run(
     identity = trial_id(
         config, options.kernel, options.model.fingerprint(), options.task.fingerprint()
     )
-    trial = created(folder / "trials", spec_of(config, identity, phase))
-    list(run_trial(spec_of(config, identity, phase), trial, workspace))
+    spec = dataclasses.replace(spec_of(config, identity, phase), rungs=options.rungs)
+    trial = created(folder / "trials", spec)
+    list(run_trial(spec, trial, workspace))
     return trial
 
 
@@ -201,3 +203,78 @@ def test_dev_chooses_after_step_0_and_the_earlier_of_equal_rows() -> None:
 def test_test_columns_are_those_of_the_tasks_metric(sst2: Path) -> None:
     task = TrialOptions.from_config(trial_config(sst2)).task
     assert tuple(figures_of_test(task, None, None)) == TEST_OF_CLASSES
+
+
+def first_order(optimizer: str) -> dict[str, Any]:
+    return {
+        "_target_": "kerzoo.methods.FirstOrder",
+        "optimizer": optimizer,
+        "weight_decay": 0.0,
+        "betas": [0.9, 0.999],
+        "momentum": 0.0,
+        "gradient_checkpointing": False,
+    }
+
+
+def no_training(num_demonstrations: int) -> dict[str, Any]:
+    return {
+        "_target_": "kerzoo.methods.NoTraining",
+        "num_demonstrations": num_demonstrations,
+        "fit": "cut",
+    }
+
+
+BASELINES = {
+    "adamw": first_order("adamw"),
+    "sgd": first_order("sgd"),
+    "zero_shot": no_training(0),
+    "in_context": no_training(2),
+    "linear_probe": {"_target_": "kerzoo.methods.LinearProbe", "penalty": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_reads_test_once_at_the_checkpoint_that_dev_chose(
+    sst2: Path,
+    tmp_path: Path,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    config = {**config_of(sst2, LORA), "method": BASELINES[name]}
+    readings = count_readings(monkeypatch)
+    trial = run(config, tmp_path, workspace)
+    assert readings == [20]
+    assert trial.status == "finished"
+    *earlier, last = trial.rows()
+    assert all(row[column] is None for row in earlier for column in TEST_OF_CLASSES)
+    assert all(last[column] is not None for column in TEST_OF_CLASSES)
+    chosen = choose_checkpoint([*earlier, last])["step"] if earlier else 0
+    assert last["test_step"] == chosen
+
+
+def test_the_probe_that_is_kept_is_the_one_that_dev_judged(
+    sst2: Path, tmp_path: Path, workspace: Workspace
+) -> None:
+    config = {**config_of(sst2, LORA), "method": BASELINES["linear_probe"]}
+    trial = run(config, tmp_path, workspace)
+    options = TrialOptions.from_config(config)
+    with workspace.open(options) as bench:
+        judged = options.method.judge(bench.dev, trial, 1)
+        assert evaluate(judged, binary=True).loss == trial.rows()[-1]["dev_loss"]
+    (trial.path / "probe.safetensors").unlink()
+    with pytest.raises(ValueError, match="is missing, so the probe cannot be had"):
+        options.method.judge(bench.dev, trial, 1)
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.05], ids=["falling", "rising"])
+def test_a_first_order_trial_keeps_the_weights_that_dev_would_choose_and_the_newest(
+    sst2: Path, tmp_path: Path, workspace: Workspace, rate: float
+) -> None:
+    config = {**config_of(sst2, LORA, rate), "method": BASELINES["adamw"]}
+    trial = run(config, tmp_path, workspace)
+    rows = trial.rows()
+    kept = {int(path.stem.rpartition("-")[2]) for path in trial.path.glob("weights-*")}
+    assert len(rows) == 5
+    assert len(kept) <= 2
+    assert {choose_checkpoint(rows)["step"], rows[-1]["step"]} <= kept

@@ -99,6 +99,109 @@ def rehearse(plan: Plan) -> pd.DataFrame:
 
 
 @pytest.mark.slow
+def test_the_tables_have_the_papers_baselines_each_with_its_own_grid() -> None:
+    plan = plan_of("table_opt2.7b", "training.seed=0")
+    trainers, tunings = {"mezo", "kerzoo_paper", "kerzoo_code"}, ("full", "lora", "prefix")
+    counts = Counter(spec.arm for spec in plan.specs)
+    assert counts == {
+        **dict.fromkeys(trainers, 11 * 3 * 2),
+        "zero_shot": 11,
+        "in_context": 11,
+        "linear_probe": 7 * 3,
+        "adamw": 11 * 3 * 3,
+    }
+    pairs = list(zip(plan.specs, plan.options, strict=True))
+    first_order = [(s, o) for s, o in pairs if s.arm == "adamw"]
+    assert {s.choices["tuning"] for s, _ in first_order} == set(tunings)
+    assert {o.num_steps for _, o in first_order} == {625}
+    assert {o.training.batch_size for _, o in first_order} == {8}
+    assert {o.model.dtype for _, o in first_order} == {"bfloat16"}
+    shown = [o for s, o in pairs if s.arm == "in_context"]
+    assert {o.method.demonstrations for o in shown} == {(32, "cut")}
+    assert {o.task.max_length for o in shown} == {2048}
+    console = Console(file=io.StringIO(), width=160, highlight=False)
+    print_plan(plan, console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("340 trials", "forward passes", "GiB a trial", "GPU time", "FLOP/s"):
+        assert part in printed
+
+
+@pytest.mark.slow
+def test_the_roberta_table_takes_512_examples_a_class_under_another_name() -> None:
+    plan = plan_of(
+        "table_roberta_large",
+        "task=roberta_sst2",
+        "task.data_seed=13",
+        "task.shots=512",
+        "name=table_roberta_large_k512",
+    )
+    counts = Counter(spec.arm for spec in plan.specs)
+    assert {counts.pop(arm) for arm in ("mezo", "kerzoo_paper", "kerzoo_code")} == {9}
+    assert counts == {"zero_shot": 1, "linear_probe": 3, "adamw": 9 + 9 + 3}
+    assert {o.task.shots for o in plan.options} == {512}
+    assert {o.task.num_examples("train") for o in plan.options} == {1024}
+    first_order = [o for s, o in zip(plan.specs, plan.options, strict=True) if s.arm == "adamw"]
+    assert {o.num_steps for o in first_order} == {1000}
+    assert plan.folder.name == "table_roberta_large_k512"
+
+
+TRAINING_ARMS = ("mezo", "kerzoo_paper", "kerzoo_code", "adamw")
+PINNED = ("training.learning_rate=2e-3", "training.device=cpu", "task.max_length=64")
+
+
+def check_rows(table: pd.DataFrame, untrained: set[str]) -> None:
+    rows = set(zip(table["arm"], table["tuning"], strict=True))
+    trained = {(a, t) for a in TRAINING_ARMS for t in ("full", "lora", "prefix")}
+    assert trained <= rows
+    assert {arm for arm, _ in rows - trained} == untrained
+    assert set(table["split"]) == {"test"}
+
+
+@pytest.mark.slow
+def test_the_opt_table_is_rehearsed_with_every_arm_on_one_task(
+    tmp_path: Path, own_cache: Path
+) -> None:
+    plan = plan_of(
+        "table_opt2.7b",
+        "model=opt-tiny",
+        "task=rte",
+        "training.seed=0",
+        f"data_root={write_opt_tasks(tmp_path / 'data', num_train=40)}",
+        f"results_dir={tmp_path}",
+        "task.num_train=32",
+        "task.num_dev=4",
+        "task.num_test=4",
+        *PINNED,
+        *TINY,
+    )
+    table = rehearse(plan)
+    check_rows(table, {"zero_shot", "in_context", "linear_probe"})
+    assert table["rte"].notna().all()
+
+
+@pytest.mark.slow
+def test_the_roberta_table_is_rehearsed_with_every_arm_on_one_task(
+    tmp_path: Path, own_cache: Path
+) -> None:
+    plan = plan_of(
+        "table_roberta_large",
+        "model=roberta-tiny",
+        f"data_root={write_roberta_tasks(tmp_path / 'data')}",
+        f"results_dir={tmp_path}",
+        "task.shots=4",
+        "task.num_test=6",
+        "task.data_seed=13",
+        "task=roberta_trec",
+        *PINNED,
+        *TINY,
+        "training.batch_size=3",
+    )
+    table = rehearse(plan)
+    check_rows(table, {"zero_shot", "linear_probe"})
+    assert table["roberta_trec"].notna().all()
+
+
+@pytest.mark.slow
 def test_the_opt_table_is_rehearsed_whole_on_a_tiny_model(tmp_path: Path, own_cache: Path) -> None:
     plan = plan_of(
         "table_opt2.7b",

@@ -63,9 +63,12 @@ def test_a_value_outside_its_range_is_refused(make: Any, said: str) -> None:
         (("arm=adamw", "+task.objective=accuracy"), "task.objective=accuracy has no gradient"),
         (("arm=sgd", "+task.objective=f1"), "set task.objective=cross_entropy"),
         (("arm=sgd", "model.dtype=float16"), "model.dtype must be float32 or bfloat16"),
+        (
+            ("arm=adamw", "tuning=prefix", "method.gradient_checkpointing=true"),
+            "must be false with tuning=prefix",
+        ),
         (("arm=linear_probe", "task=copa"), "classes are the same for all examples"),
         (("arm=linear_probe", "task=squad"), "classes are the same for all examples"),
-        (("arm=linear_probe", "training.forward_passes=10"), "raise forward_passes"),
         (("arm=in_context", "task.num_train=10"), "must not exceed the task's 10"),
         (("arm=in_context", "task=roberta_sst2"), "must be 0 where the prompt has a mask"),
     ],

@@ -56,18 +56,20 @@ def test_a_confirmation_without_test_examples_is_refused() -> None:
         plan_of("phase=confirm", "scheduler=fifo", "task.num_test=0")
 
 
-def test_a_confirmation_of_a_method_that_keeps_no_checkpoint_is_refused() -> None:
-    with pytest.raises(ConfigError, match="LinearProbe keeps none; leave its arm out"):
-        make_plan(
-            [
-                "model=opt-tiny",
-                "+sweep=quickstart",
-                "space.arm=[mezo,linear_probe]",
-                "phase=confirm",
-                "scheduler=fifo",
-            ],
-            "python sweep.py",
-        )
+def test_all_baselines_can_be_confirmed() -> None:
+    arms = ["mezo", "adamw", "sgd", "zero_shot", "in_context", "linear_probe"]
+    plan = make_plan(
+        [
+            "model=opt-tiny",
+            "+sweep=quickstart",
+            f"space.arm=[{','.join(arms)}]",
+            "phase=confirm",
+            "scheduler=fifo",
+        ],
+        "python sweep.py",
+    )
+    assert {spec.arm for spec in plan.specs} == set(arms)
+    assert {spec.phase for spec in plan.specs} == {"confirm"}
 
 
 def test_confirming_changes_no_id_and_stands_in_the_command_of_a_trial() -> None:

@@ -146,3 +146,20 @@ def test_factors_are_the_swept_keys_in_order_of_appearance(blocks: list[Block]) 
 def test_a_space_emptied_on_the_command_line_is_refused(nothing: object) -> None:
     with pytest.raises(ConfigError, match="space: must have at least one key"):
         expand({"arm": ["mezo"]}, {"space": nothing})
+
+
+def test_a_pin_that_no_member_lists_goes_to_those_with_the_key_and_drops_none() -> None:
+    space = [
+        {"arm": ["mezo"], "training.learning_rate": [0.1, 0.2]},
+        {"arm": ["adamw"], "training.learning_rate": [0.3]},
+        {"arm": ["zero_shot"]},
+    ]
+    assert expand(space, {"training.learning_rate": 0.5}) == [
+        {"arm": "mezo", "training.learning_rate": 0.5},
+        {"arm": "adamw", "training.learning_rate": 0.5},
+        {"arm": "zero_shot"},
+    ]
+    assert expand(space, {"training.learning_rate": 0.3}) == [
+        {"arm": "adamw", "training.learning_rate": 0.3},
+        {"arm": "zero_shot"},
+    ]
