@@ -12,7 +12,7 @@ import jinja2
 import matplotlib as mpl
 from markupsafe import Markup
 
-from analysis import figures, scores, tables
+from analysis import comparison, figures, scores, tables
 from analysis.formats import is_missing
 from analysis.load import Study, load_study
 from analysis.registry import FIGURES, SECTIONS, TABLES, Exhibit, PanelGroup, Table
@@ -20,7 +20,7 @@ from analysis.style import SETTINGS, fix_layout, save_pdf, save_png, to_inline_s
 from analysis.summary import list_cautions, list_costs, summarise
 from analysis.writers import write_table
 
-EXHIBITS = (scores, tables, figures)
+EXHIBITS = (comparison, scores, tables, figures)
 """The modules whose import registers the exhibits."""
 
 HEADINGS = {

@@ -1,0 +1,292 @@
+"""Each arm against the baseline, over the fresh seeds of the phase "confirm".
+
+Two questions, never mixed: each arm's own confirmed cell against the baseline's ("own cells"),
+and both at one learning rate, ε and other factors ("equal hyperparameters"). Seeds are paired
+within a task and tasks count alike. A pair with a member that diverged is left out and counted:
+every figure is given that both converged, and stands beside how often they did not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.formats import format_count, format_score, format_text
+from analysis.load import Study
+from analysis.registry import Column, Table, table
+from analysis.statistics import (
+    adjust_holm,
+    equivalence,
+    seeds_needed,
+    sign_flip_p,
+    stratified,
+    wilson_interval,
+)
+from analysis.statistics.paired import PairedMean
+
+OWN, EQUAL = "own cells", "equal hyperparameters"
+GROUP = ["model", "tuning"]
+SETTING = ["perturbation_scale", "learning_rate", "extra"]
+PAIR = ["task", "data_seed", "seed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What arms are compared in.
+
+    Attributes:
+        name: The frame's column.
+        label: In words.
+        margin: Differences within ±margin are as good as none; of logarithms for a ratio.
+        higher_is_better: Otherwise lower.
+        is_ratio: Whether the logarithm is compared, and a ratio shown.
+    """
+
+    name: str
+    label: str
+    margin: float
+    higher_is_better: bool = False
+    is_ratio: bool = False
+
+
+MEASURES = (
+    Outcome("test_score", "test score", 0.01, True),
+    Outcome("test_loss", "test loss", 0.01),
+    Outcome("score", "dev score", 0.01, True),
+    Outcome("dev_loss", "dev loss", 0.01),
+    Outcome("dev_auc", "dev AUC", 0.01, True),
+    Outcome("passes_to_target", "forward passes to target", math.log(1.05), is_ratio=True),
+    Outcome("seconds_to_target", "device seconds to target", math.log(1.05), is_ratio=True),
+    Outcome("peak_memory_gib", "peak memory", math.log(1.05), is_ratio=True),
+)
+"""Margins: one point of a score, .01 of a loss or an AUC, 5 per cent of a cost."""
+
+
+def compare_arms(study: Study, level: float = 0.95) -> pd.DataFrame:
+    """Every arm's paired difference from the baseline, for each question and outcome.
+
+    Args:
+        study: Only its trials of the phase "confirm" count.
+        level: Of the intervals; tests are at 1 − level.
+
+    Returns:
+        One row per model, tuning, question, outcome and arm, with `difference, low, high, p`
+        (Student's, over tasks), `p_holm` (over the arms), `p_sign_flip`, `p_equivalence`,
+        `pairs, broken_pairs, tasks, more_seeds, verdict`. A ratio's difference and interval are
+        ratios. Empty without a baseline or a confirmed trial.
+    """
+    ends = confirmed(study)
+    if ends.empty or not study.baselines:
+        return pd.DataFrame()
+    rows: list[dict[str, Any]] = []
+    for group, here in ends.groupby(GROUP, sort=False):
+        for question, members in _questions(here, study):
+            for outcome in MEASURES:
+                found = [
+                    _compare(mine, base, outcome, level) | {"arm": arm}
+                    for arm, mine, base in members
+                ]
+                found = [row for row in found if row["pairs"] or row["broken_pairs"]]
+                for row, p in zip(found, adjust_holm([r["p"] for r in found]), strict=True):
+                    row |= {"p_holm": float(p), "question": question}
+                    row |= dict(zip(GROUP, group, strict=True))
+                    row["verdict"] = _judge(row, outcome, 1 - level)
+                rows += found
+    return pd.DataFrame(rows)
+
+
+def confirmed(study: Study) -> pd.DataFrame:
+    """The confirmed cells that have ended, each with its last row and its time to the target.
+
+    The target of a task is the highest final dev loss among the baseline's converged trials, so
+    that each of them has reached it.
+    """
+    cells = study.cells[study.cells["phase"] == "confirm"]
+    ended = cells[cells["status"].isin(["finished", "diverged"])]
+    ends = ended.merge(study.last_rows, on=["sweep", "trial_id"], how="left")
+    ends["lost"] = ends["diverged"].eq(True) | (ends["status"] == "diverged")
+    ends["data_seed"] = [((c or {}).get("task") or {}).get("data_seed") for c in ends["config"]]
+    ends["data_seed"] = ends["data_seed"].fillna(-1)
+    is_base = ends["arm"].isin(study.baselines[:1]) & ~ends["lost"]
+    keys = [*GROUP, "task"]
+    targets = ends[is_base].groupby(keys)["dev_loss"].max().rename("target")
+    ends = ends.merge(targets, on=keys, how="left")
+    rows = study.evaluations[["sweep", "trial_id", "step", "forward_passes", "device_time_s"]]
+    rows = rows.assign(loss=study.evaluations["dev_loss"]).drop_duplicates(
+        ["sweep", "trial_id", "step"]
+    )
+    rows = rows.merge(ends[["sweep", "trial_id", "target"]].drop_duplicates(), how="inner")
+    there = rows[(rows["loss"] <= rows["target"]) & (rows["step"] > 0)].sort_values("step")
+    first = there.groupby(["sweep", "trial_id"])[["forward_passes", "device_time_s"]].first()
+    first.columns = pd.Index(["passes_to_target", "seconds_to_target"])
+    return ends.merge(first.reset_index(), on=["sweep", "trial_id"], how="left")
+
+
+Members = list[tuple[str, pd.DataFrame, pd.DataFrame]]
+
+
+def _questions(ends: pd.DataFrame, study: Study) -> Iterator[tuple[str, Members]]:
+    """(question, [(arm, its trials, the baseline's trials)])."""
+    baseline = study.baselines[0]
+    arms = {arm: ends[ends["arm"] == arm] for arm in study.arms if (ends["arm"] == arm).any()}
+    base = arms.pop(baseline, None)
+    if base is None:
+        return
+    single = {arm: mine for arm, mine in arms.items() if _has_one_cell(mine)}
+    if _has_one_cell(base) and single:
+        yield OWN, [(arm, mine, base) for arm, mine in single.items()]
+    for key, theirs in base.groupby(SETTING, sort=False, dropna=False):
+        label = f"{EQUAL} (lr {key[1]:g}, ε {key[0]:g}{', ' + key[2] if key[2] else ''})"
+        same = [(arm, _at(mine, key), theirs) for arm, mine in arms.items()]
+        if members := [member for member in same if len(member[1])]:
+            yield label, members
+
+
+def _has_one_cell(trials: pd.DataFrame) -> bool:
+    return bool((trials.groupby("task")["setting"].nunique() == 1).all())
+
+
+def _at(trials: pd.DataFrame, key: tuple[Any, ...]) -> pd.DataFrame:
+    same = pd.Series(True, index=trials.index)
+    for name, value in zip(SETTING, key, strict=True):
+        same &= trials[name].isna() if pd.isna(value) else trials[name] == value
+    return trials[same]
+
+
+def _compare(
+    mine: pd.DataFrame, base: pd.DataFrame, outcome: Outcome, level: float
+) -> dict[str, Any]:
+    columns = [*PAIR, "lost", outcome.name]
+    pairs = mine[columns].merge(base[columns], on=PAIR, suffixes=("", "_base"))
+    broken = pairs["lost"] | pairs["lost_base"]
+    values = pairs.loc[~broken, ["task", outcome.name, f"{outcome.name}_base"]].dropna()
+    ours, theirs = (values[name].to_numpy(float) for name in values.columns[1:])
+    values["d"] = np.log(ours / theirs) if outcome.is_ratio else ours - theirs
+    groups = [np.asarray(d, dtype=float) for _, d in values.groupby("task")["d"]]
+    found = stratified([*groups], level) if groups else _nothing()
+    shown = np.exp if outcome.is_ratio else np.asarray
+    is_same = len(values) > 0 and bool((values["d"] == 0).all())
+    return {
+        "outcome": outcome.label,
+        "difference": float(shown(found.mean)),
+        "low": float(shown(found.low)),
+        "high": float(shown(found.high)),
+        "sd": float(found.sd),
+        "p": float(found.p),
+        "p_sign_flip": float(sign_flip_p(values["d"].to_numpy(float))),
+        "p_equivalence": float(equivalence(found, outcome.margin, 1 - level).p),
+        "pairs": len(values),
+        "broken_pairs": int(broken.sum()),
+        "unmeasured_pairs": len(pairs) - int(broken.sum()) - len(values),
+        "tasks": len(groups),
+        "effect": float(found.mean),
+        "is_same": is_same,
+        "more_seeds": _more_seeds(found, groups, outcome.margin, 1 - level),
+    }
+
+
+def _nothing() -> PairedMean:
+    return PairedMean(*(np.array(np.nan) for _ in range(7)))
+
+
+def _more_seeds(found: PairedMean, groups: list[Any], margin: float, alpha: float) -> float:
+    """Further seeds of each task that would probably decide; NaN where nothing can be said."""
+    if not found.sd > 0:
+        return math.nan
+    seeds = min(len(group) for group in groups)
+    sd = float(found.error) * math.sqrt(seeds)  # of the mean over tasks of one seed
+    needed = seeds_needed(float(found.mean), sd, margin, alpha=alpha)
+    return math.inf if needed is None else float(max(1, needed - seeds))
+
+
+def _judge(row: dict[str, Any], outcome: Outcome, alpha: float) -> str:
+    """The verdict in words."""
+    margin = math.exp(outcome.margin) - 1 if outcome.is_ratio else outcome.margin
+    within = f"within ±{100 * margin:.3g} %" if outcome.is_ratio else f"within ±{margin:.3g}"
+    if row["is_same"]:
+        return "identical in every pair"
+    is_equivalent = row["p_equivalence"] <= alpha
+    if row["p_holm"] <= alpha:
+        is_better = (row["effect"] > 0) == outcome.higher_is_better
+        word = "better" if is_better else "worse"
+        return f"{word}, but {within}" if is_equivalent else word
+    if is_equivalent:
+        return f"equivalent {within}"
+    if math.isnan(row["more_seeds"]):
+        return "undecided: too few pairs that vary"
+    if math.isinf(row["more_seeds"]):
+        return "undecided: more than 10,000 seeds would be needed"
+    return f"undecided: about {row['more_seeds']:,.0f} more seeds would probably decide"
+
+
+@table("best")
+def confirmed_comparison(study: Study) -> Table | None:
+    """Each arm against the baseline, confirmed on fresh seeds."""
+    frame = compare_arms(study)
+    if frame.empty:
+        return None
+    signed = [
+        Column(name, label, _format_number, numeric=True)
+        for name, label in (
+            ("difference", "Difference or ratio"),
+            ("low", "95 % from"),
+            ("high", "to"),
+            ("p", "p"),
+            ("p_holm", "p, Holm"),
+            ("p_sign_flip", "p, sign flips"),
+            ("p_equivalence", "p, equivalence"),
+        )
+    ]
+    counted = [
+        Column(name, label, format_count, numeric=True)
+        for name, label in (
+            ("pairs", "Pairs"),
+            ("broken_pairs", "Pairs with a divergence"),
+            ("unmeasured_pairs", "Pairs without a value"),
+            ("tasks", "Tasks"),
+        )
+    ]
+    named = [Column(n, n.capitalize()) for n in (*GROUP, "question", "outcome", "arm")]
+    note = (
+        f"Against {study.baselines[0]}; pairs share their seed, and tasks count alike. Costs are "
+        "ratios, scores and losses differences. Intervals and p are Student's, given that both "
+        "of a pair converged; Holm's p is over the arms of one outcome and decides the verdict. "
+        "Five pairs cannot bring the p of sign flips below .0625. The target is the highest final "
+        "dev loss of the baseline's converged trials; a pair that never reached it has no value."
+    )
+    return Table(frame, (*named, *signed, *counted, Column("verdict", "Verdict")), note)
+
+
+@table("best")
+def divergence_rates(study: Study) -> Table | None:
+    """How often each arm diverged."""
+    cells = study.cells[study.cells["status"].isin(["finished", "diverged", "stopped"])]
+    if cells.empty:
+        return None
+    rows = []
+    for (phase, arm), mine in cells.groupby(["phase", "arm"], sort=False):
+        trials = mine.drop_duplicates(["sweep", "trial_id"])
+        count = int((trials["status"] == "diverged").sum())
+        interval = wilson_interval(count, len(trials))._asdict()
+        rows.append(
+            {"phase": phase, "arm": arm, "diverged": count, "ended": len(trials)} | interval
+        )
+    columns = (
+        Column("phase", "Phase", format_text),
+        Column("arm", "Arm"),
+        Column("diverged", "Diverged", format_count, numeric=True),
+        Column("ended", "Of trials that ended", format_count, numeric=True),
+        Column("rate", "Rate", format_score, numeric=True),
+        Column("low", "95 % from", format_score, numeric=True),
+        Column("high", "to", format_score, numeric=True),
+    )
+    return Table(pd.DataFrame(rows), columns, "Intervals are Wilson's.")
+
+
+def _format_number(value: Any) -> str:
+    return "–" if pd.isna(value) else f"{float(value):.3g}".replace("-", "−")
