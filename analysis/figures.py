@@ -20,6 +20,12 @@ from analysis.selection import Which, average_seeds, compared_rung, last_of_sett
 from analysis.style import INK, MUTED, PAPER, RULE, colors_of, markers_of, new_figure
 
 LOWEST = colormaps["viridis"]
+MAX_PANELS = 12
+"""More panels than this are left to the tables: nobody reads them, and each takes half a second."""
+
+MAX_LINES = 24
+"""More lines of an arm than this are thinned to evenly spaced ones, the leader always shown."""
+
 MAX_LEVELS = 10
 """More levels than this on an axis are drawn as points, not as a grid."""
 
@@ -35,18 +41,32 @@ def curves(study: Study) -> PanelGroup | None:
     frame = study.evaluations[study.evaluations["forward_passes"].notna()]
     if not (frame["step"] > 0).any():
         return None
-    panels = []
-    for context in study.contexts:
-        here = frame[frame["context"] == context]
-        for column, label in (("dev_loss", "Dev loss"), ("score", f"Dev {study.score_name}")):
-            if here[column].notna().any():
-                panels.append(_curve_panel(study, here, context, column, label))
+    outcomes = (("dev_loss", "Dev loss"), ("score", f"Dev {study.score_name}"))
+    wanted = [
+        (context, column, label)
+        for context in study.contexts
+        for column, label in outcomes
+        if frame.loc[frame["context"] == context, column].notna().any()
+    ]
+    panels = [
+        _curve_panel(study, frame[frame["context"] == context], context, column, label)
+        for context, column, label in wanted[:MAX_PANELS]
+    ]
     note = (
         "The bold line of an arm, with markers, is its trial with the lowest dev loss at the last "
         "rung that a trial of the arm reached. Thin dashed lines were stopped by the scheduler; "
         "a cross is where a trial diverged after it."
     )
-    return PanelGroup(panels, note)
+    if (frame.groupby(["context", "arm"])["trial_id"].nunique() > MAX_LINES).any():
+        note += f" Of an arm with more than {MAX_LINES} trials, evenly spaced ones are drawn."
+    return PanelGroup(panels, note + _tell_omitted(len(wanted)))
+
+
+def _tell_omitted(wanted: int) -> str:
+    """What is said where not every panel is drawn."""
+    if wanted <= MAX_PANELS:
+        return ""
+    return f" The first {MAX_PANELS} of {wanted} panels are drawn; the tables hold all numbers."
 
 
 def _curve_panel(study: Study, frame: pd.DataFrame, context: str, column: str, label: str) -> Panel:
@@ -57,7 +77,7 @@ def _curve_panel(study: Study, frame: pd.DataFrame, context: str, column: str, l
     for arm in [a for a in study.arms if (frame["arm"] == a).any()]:
         mine = frame[frame["arm"] == arm]
         leader = _leading_trial(mine)
-        for trial_id, rows in mine.groupby("trial_id", sort=False):
+        for trial_id, rows in _thin_lines(mine, leader).groupby("trial_id", sort=False):
             known = rows[rows[column].notna()]
             is_leader = trial_id == leader
             axes.plot(
@@ -74,6 +94,7 @@ def _curve_panel(study: Study, frame: pd.DataFrame, context: str, column: str, l
     num_outside = _limit(axes, frame, column)
     _label_ends(axes, ends, colors)
     rungs = [0, *study.rungs(context)]
+    rungs = rungs[:: -(-len(rungs) // MAX_LEVELS)]
     axes.set_xticks(rungs, [format_count(rung) for rung in rungs])
     if column == "score":
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
@@ -85,6 +106,15 @@ def _curve_panel(study: Study, frame: pd.DataFrame, context: str, column: str, l
     if num_outside:
         axes.set_xlabel(f"Forward passes; {num_outside} points lie above the frame")
     return Panel(_stem(column, context), drawing, description + more)
+
+
+def _thin_lines(evaluations: pd.DataFrame, leader: str | None) -> pd.DataFrame:
+    """The evaluations of at most MAX_LINES trials, evenly spaced in the plan, and the leader's."""
+    trials = evaluations["trial_id"].drop_duplicates().tolist()
+    if len(trials) <= MAX_LINES:
+        return evaluations
+    chosen = {trials[i] for i in np.linspace(0, len(trials) - 1, MAX_LINES).round().astype(int)}
+    return evaluations[evaluations["trial_id"].isin(chosen | {leader})]
 
 
 def _leading_trial(evaluations: pd.DataFrame) -> str | None:
@@ -177,7 +207,8 @@ def _heat(study: Study, values: pd.DataFrame, which: Which, note: str) -> PanelG
     if known.empty:
         return None
     statuses = last_of_settings(study).set_index("setting")["status"]
-    panels = []
+    panels: list[Panel] = []
+    num_wanted = 0
     for context in study.contexts:
         here = known[known["context"] == context]
         if here.empty:
@@ -187,6 +218,9 @@ def _heat(study: Study, values: pd.DataFrame, which: Which, note: str) -> PanelG
         cells = study.cells[study.cells["context"] == context]
         full = compared_rung(study, context, which)
         for arm in [a for a in study.arms if (cells["arm"] == a).any()]:
+            num_wanted += 1
+            if num_wanted > MAX_PANELS:
+                continue
             settings = cells[cells["arm"] == arm].drop_duplicates("setting").set_index("setting")
             settings = settings.join(here.set_index("setting")[["dev_loss", "rung"]], how="left")
             settings["status"] = statuses.reindex(settings.index)
@@ -196,7 +230,7 @@ def _heat(study: Study, values: pd.DataFrame, which: Which, note: str) -> PanelG
         shades += " Where other factors were swept too, the lowest loss over them is shown."
     if _has_many_levels(study.cells):
         note = "Each point is a cell; small ones did not reach the rung, crosses have no loss."
-    return PanelGroup(panels, f"{shades} {note}")
+    return PanelGroup(panels, f"{shades} {note}{_tell_omitted(num_wanted)}")
 
 
 def _heat_panel(

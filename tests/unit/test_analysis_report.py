@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from records_factory import LEARNING_RATE, SimulatedSweep
 
 from analysis import build_report
 from analysis.__main__ import main
-from analysis.figures import _spread
+from analysis.figures import MAX_LINES, MAX_PANELS, _spread, _tell_omitted, _thin_lines
 
 VOID = {"meta", "input", "br", "path", "use", "rect"}
 
@@ -173,3 +174,17 @@ def test_labels_are_spread_without_overlap_and_in_order() -> None:
     assert sorted(range(4), key=spread.__getitem__) == [2, 0, 1, 3]
     ordered = sorted(spread)
     assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(ordered))
+
+
+def test_of_many_lines_evenly_spaced_ones_and_the_leader_are_drawn() -> None:
+    rows = pd.DataFrame({"trial_id": [str(i) for i in range(400)] * 2})
+    shown = set(_thin_lines(rows, "57")["trial_id"])
+    assert len(shown) == MAX_LINES + 1
+    assert {"0", "57", "399"} <= shown
+    few = rows[rows["trial_id"].astype(int) < MAX_LINES]
+    assert _thin_lines(few, "5") is few
+
+
+def test_panels_that_are_left_out_are_counted() -> None:
+    assert _tell_omitted(MAX_PANELS) == ""
+    assert f"{MAX_PANELS} of 33 panels" in _tell_omitted(33)
