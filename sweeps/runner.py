@@ -49,6 +49,10 @@ ENVIRONMENT = {
 }
 """Set before Ray is imported, unless the user set them."""
 
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Keeps the ports of a Ray of one's own on 127.0.0.1, on every system; Ray opens them on all
+addresses of the machine otherwise."""
+
 OBJECT_STORE_BYTES = 200 << 20
 STOP_FILE = ".stop"
 """In the results folder: asks a sweep to stop."""
@@ -72,7 +76,8 @@ def run_plan(plan: Plan, console: Console) -> int:
     if code:
         return code
     announce(plan, pending, console)
-    for name, value in ENVIRONMENT.items():
+    own = LOOPBACK if plan.sweep.cluster.address == "local" else {}
+    for name, value in {**ENVIRONMENT, **own}.items():
         os.environ.setdefault(name, value)
     stop = None
     try:
@@ -303,7 +308,6 @@ def _start_ray(plan: Plan) -> None:
             "num_cpus": cluster.num_cpus,
             "object_store_memory": OBJECT_STORE_BYTES,
             "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",  # its ports are on loopback
         }
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)

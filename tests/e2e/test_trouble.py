@@ -42,6 +42,7 @@ def test_a_budget_that_ends_and_a_sigterm_leave_a_sweep_that_resumes_bit_for_bit
     before = num_rows(folder)
     with SweepProcess(results / "stopped_term.log", command) as sweep:
         sweep.wait_until(lambda: num_rows(folder) > before)
+        assert sweep.listening() == {"127.0.0.1"}
         sweep.process.send_signal(signal.SIGTERM)
         assert sweep.wait() in (130, 0), sweep.output()
         assert "SIGTERM: once more stops at once" in sweep.output()
