@@ -21,6 +21,7 @@ from typing import Any
 import filelock
 from rich.console import Console
 
+from kerzoo.failures import classify
 from kerzoo.records import ENDED, Row, TrialSpec, timestamp
 from sweeps.compose import ConfigError
 from sweeps.cost import stratum_of
@@ -84,6 +85,10 @@ def run_plan(plan: Plan, console: Console) -> int:
         stop = _fit(plan, pending, console)
     except KeyboardInterrupt:
         pass
+    except OSError as error:
+        if classify(error) != "disk":
+            raise
+        console.print(f"The results cannot be written: {error}", soft_wrap=True, markup=False)
     finally:
         with contextlib.suppress(OSError):  # a full disk, of which the stop has told
             _mark_interrupted(plan)
