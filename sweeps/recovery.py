@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.schedulers import TrialScheduler
 
@@ -147,7 +149,8 @@ class RecoveringScheduler(TrialScheduler):
 
 def failure_of(trial: Any) -> dict[str, str]:
     """What Tune knows of a trial's last failure, in the words of trial.json."""
-    error = trial.get_pickled_error()
+    path = trial.pickled_error_file  # as this process wrote it; Tune copies it elsewhere later
+    error = cloudpickle.loads(Path(path).read_bytes()) if path else None
     if isinstance(error, RayTaskError) and isinstance(error.cause, AttemptFailedError):
         return error.cause.failure
     cause: Cause = "code"
