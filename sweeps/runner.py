@@ -220,19 +220,19 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> StopSignal:
         return stop
     storage = plan.folder / ".ray"
     shutil.rmtree(storage, ignore_errors=True)
-    with stop.on_signals():
-        _start_ray(plan)
-        try:
+    _start_ray(plan)
+    try:  # Ray takes SIGTERM for itself when it starts
+        with stop.on_signals(), contextlib.ExitStack() as stack:
             tuner = _tuner(plan, pending, rows, stop, ledger, storage, display, mirror)
-            with display:
-                tuner.fit()
-        finally:
-            ledger.advance()
-            with contextlib.suppress(OSError):  # a full disk, of which the stop has told
-                ledger.save()
-            mirror.close()
-            ray.shutdown()
-            shutil.rmtree(storage, ignore_errors=True)
+            stack.enter_context(display)
+            tuner.fit()
+    finally:
+        ledger.advance()
+        with contextlib.suppress(OSError):  # a full disk, of which the stop has told
+            ledger.save()
+        mirror.close()
+        ray.shutdown()
+        shutil.rmtree(storage, ignore_errors=True)
     console.print(ledger.describe(), soft_wrap=True)
     return stop
 
