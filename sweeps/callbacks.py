@@ -9,6 +9,7 @@ from ray import tune
 
 from kerzoo.records import ENDED, TrialFolder, timestamp
 from sweeps.progress import Display
+from sweeps.recovery import failure_of
 from sweeps.tracking import WandbMirror
 
 
@@ -48,20 +49,16 @@ class SweepCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial ended by itself, or the scheduler ended it."""
-        self._end(trial.config["trial_id"], {"status": "stopped"})
+        left = (trial.last_result or {}).get("interrupted")
+        self._end(trial.config["trial_id"], {} if left else {"status": "stopped"})
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A trial's worker was lost more often than `cluster.max_failures` allows."""
-        failure = {
-            "kind": "WorkerLost",
-            "message": "the worker was lost more often than cluster.max_failures allows",
-            "traceback": str(getattr(trial, "get_error", lambda: "")() or ""),
-        }
-        self._end(trial.config["trial_id"], {"status": "failed", "failure": failure})
+        """A trial could not be started again."""
+        self._end(trial.config["trial_id"], {"status": "failed", "failure": failure_of(trial)})
 
     def _end(self, identity: str, values: dict[str, Any]) -> None:
         folder = self.folders[identity]
-        if folder.status not in ENDED:
+        if values and folder.status not in ENDED:
             folder.update(**values, ended=timestamp())
         self.display.ended(identity, folder.status)
         self.mirror.update(identity)

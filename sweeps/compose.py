@@ -60,6 +60,8 @@ class Composed:
                 "scheduler": schema.SchedulerOptions,
                 "cluster": schema.ClusterOptions,
                 "tracking": schema.TrackingOptions,
+                "failures": schema.FailureOptions,
+                "budget": schema.BudgetOptions,
                 "arm": schema.ArmLabel,
             }
             values = {

@@ -109,7 +109,7 @@ class Display:
 
     def warn(self, message: str) -> None:
         """Say something that a person should know."""
-        self.console.print(Text(f"warning: {message}", style="yellow"))
+        self.console.print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
 
     def summary(self) -> str:
         """How many trials ended and how, and when the rest will have."""

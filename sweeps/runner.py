@@ -21,11 +21,20 @@ from typing import Any
 import filelock
 from rich.console import Console
 
-from kerzoo.records import ENDED, TrialSpec, timestamp
+from kerzoo.failures import classify
+from kerzoo.records import ENDED, Row, TrialSpec, timestamp
 from sweeps.compose import ConfigError
 from sweeps.cost import stratum_of
+from sweeps.ledger import Ledger
 from sweeps.plan import Plan, summarise
 from sweeps.progress import Display, format_duration, label_cell
+from sweeps.resources import (
+    cluster_nodes,
+    count_slots,
+    resources_without_neighbours,
+    trial_resources,
+)
+from sweeps.stopping import StopSignal
 from sweeps.tracking import WandbMirror
 
 ENVIRONMENT = {
@@ -34,13 +43,21 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
 """Set before Ray is imported, unless the user set them."""
 
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Keeps the ports of a Ray of one's own on 127.0.0.1, on every system; Ray opens them on all
+addresses of the machine otherwise."""
+
 OBJECT_STORE_BYTES = 200 << 20
+STOP_FILE = ".stop"
+"""In the results folder: asks a sweep to stop."""
 
 
 def run_plan(plan: Plan, console: Console) -> int:
@@ -53,7 +70,7 @@ def run_plan(plan: Plan, console: Console) -> int:
     Raises:
         ConfigError: Before any work starts.
     """
-    pending = [s for s in plan.specs if plan.trial_folder(s.trial_id).status not in ENDED]
+    pending = [s for s in plan.specs if plan.trial_folder(s.trial_id).status not in done(plan)]
     if not pending:
         console.print(f"All {len(plan.specs)} trials have ended already.")
         return exit_code(plan)
@@ -61,15 +78,27 @@ def run_plan(plan: Plan, console: Console) -> int:
     if code:
         return code
     announce(plan, pending, console)
-    for name, value in ENVIRONMENT.items():
+    own = LOOPBACK if plan.sweep.cluster.address == "local" else {}
+    for name, value in {**ENVIRONMENT, **own}.items():
         os.environ.setdefault(name, value)
+    stop = None
     try:
-        _fit(plan, pending, console)
+        stop = _fit(plan, pending, console)
     except KeyboardInterrupt:
         pass
+    except OSError as error:
+        if classify(error) != "disk":
+            raise
+        console.print(f"The results cannot be written: {error}", soft_wrap=True, markup=False)
     finally:
-        _mark_interrupted(plan)
-    return exit_code(plan)
+        with contextlib.suppress(OSError):  # a full disk, of which the stop has told
+            _mark_interrupted(plan)
+    return 1 if stop is not None and stop.is_failure else exit_code(plan)
+
+
+def done(plan: Plan) -> frozenset[str]:
+    """Statuses of trials that are not to be run."""
+    return ENDED - {"failed"} if plan.sweep.failures.retry else ENDED
 
 
 def exit_code(plan: Plan) -> int:
@@ -109,7 +138,7 @@ def check_devices(plan: Plan) -> None:
     Raises:
         ConfigError: Naming `training.device` and `cluster`.
     """
-    ended = set() if plan.sweep.fresh else ENDED
+    ended = frozenset() if plan.sweep.fresh else done(plan)
     pending = [s for s in plan.specs if plan.trial_folder(s.trial_id).status not in ended]
     wanted = any(spec.config["training"]["device"] == "cuda" for spec in pending)
     if not wanted or plan.sweep.cluster.address != "local":
@@ -173,13 +202,8 @@ def announce(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
         )
 
 
-def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
+def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> StopSignal:
     import ray
-    from ray import tune
-
-    from sweeps.callbacks import SweepCallback
-    from sweeps.schedulers import RungScheduler
-    from sweeps.worker import train
 
     sweep = plan.sweep
     folders = {spec.trial_id: plan.trial_folder(spec.trial_id) for spec in plan.specs}
@@ -187,27 +211,68 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
     labels = {c["trial_id"]: label_cell(c["values"]) for c in reversed(plan.content["cells"])}
     statuses = {trial: folder.status for trial, folder in folders.items()}
     display = Display(console, plan.specs, labels, statuses, rows, sweep.scheduler.rule)
-    scheduler = RungScheduler(
-        sweep.scheduler.metric,
-        sweep.scheduler.rule,
-        {spec.trial_id: spec.arm for spec in plan.specs},
-        rows,
-        {spec.trial_id: spec.last_rung for spec in plan.specs},
-        plan.folder / "events.jsonl",
-        {s.trial_id: stratum_of(o) for s, o in zip(plan.specs, plan.options, strict=True)},
-    )
     mirror = WandbMirror(sweep.tracking, sweep.name, plan.folder, plan.specs, display.warn)
+    stop = StopSignal(plan.folder / STOP_FILE, display.warn)
+    ledger = Ledger(plan.folder / "run.json", sweep.budget, 0.0, rows, len(pending))
+    spent = ledger.exhausted()
+    if spent:
+        stop.request(spent)
+        return stop
     storage = plan.folder / ".ray"
     shutil.rmtree(storage, ignore_errors=True)
     _start_ray(plan)
-    tuner = tune.Tuner(
-        tune.with_resources(train, _trial_resources(plan, pending)),
+    try:  # Ray takes SIGTERM for itself when it starts
+        with stop.on_signals(), contextlib.ExitStack() as stack:
+            tuner = _tuner(plan, pending, rows, stop, ledger, storage, display, mirror)
+            stack.enter_context(display)
+            tuner.fit()
+    finally:
+        ledger.advance()
+        with contextlib.suppress(OSError):  # a full disk, of which the stop has told
+            ledger.save()
+        mirror.close()
+        ray.shutdown()
+        shutil.rmtree(storage, ignore_errors=True)
+    console.print(ledger.describe(), soft_wrap=True)
+    return stop
+
+
+def _tuner(
+    plan: Plan,
+    pending: list[TrialSpec],
+    rows: dict[str, list[Row]],
+    stop: StopSignal,
+    ledger: Ledger,
+    storage: Path,
+    display: Display,
+    mirror: WandbMirror,
+) -> Any:
+    from ray import tune
+
+    from sweeps.callbacks import SweepCallback
+    from sweeps.control import Control, EndWhenIdle
+    from sweeps.recovery import RecoveringScheduler
+    from sweeps.worker import train
+
+    sweep, folders = plan.sweep, {s.trial_id: plan.trial_folder(s.trial_id) for s in plan.specs}
+    chosen = {spec.trial_id for spec in pending}
+    options = [o for s, o in zip(plan.specs, plan.options, strict=True) if s.trial_id in chosen]
+    peaks = [r["peak_memory_gib"] for own in rows.values() for r in own if r["peak_memory_gib"]]
+    resources = trial_resources(sweep.cluster, options, peaks)
+    ledger.gpus_per_trial = resources.get("gpu", 0.0)
+    ledger.num_slots = max(1, min(len(pending), count_slots(resources, cluster_nodes())))
+    alone = resources_without_neighbours(resources, cluster_nodes())
+    scheduler = _scheduler(plan, rows)
+    return tune.Tuner(
+        tune.with_resources(train, resources),
         param_space={
             "trial_id": tune.grid_search([spec.trial_id for spec in pending]),
             "trials": str(plan.folder / "trials"),
+            "stop": str(stop.path),
+            "shares": resources != alone,
         },
         tune_config=tune.TuneConfig(
-            scheduler=scheduler,
+            scheduler=RecoveringScheduler(scheduler, folders, sweep.failures, stop, alone),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
         ),
@@ -215,17 +280,28 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
             name="tune",
             storage_path=str(storage),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=sweep.cluster.max_failures),
-            callbacks=[SweepCallback(folders, display, mirror)],
+            stop=EndWhenIdle(stop, ledger),
+            failure_config=tune.FailureConfig(max_failures=-1),  # sweeps.recovery counts
+            callbacks=[
+                SweepCallback(folders, display, mirror),
+                Control(folders, sweep.failures, stop, ledger),
+            ],
         ),
     )
-    try:
-        with display:
-            tuner.fit()
-    finally:
-        mirror.close()
-        ray.shutdown()
-        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _scheduler(plan: Plan, rows: dict[str, list[Row]]) -> Any:
+    from sweeps.schedulers import RungScheduler
+
+    return RungScheduler(
+        plan.sweep.scheduler.metric,
+        plan.sweep.scheduler.rule,
+        {spec.trial_id: spec.arm for spec in plan.specs},
+        rows,
+        {spec.trial_id: spec.last_rung for spec in plan.specs},
+        plan.folder / "events.jsonl",
+        {s.trial_id: stratum_of(o) for s, o in zip(plan.specs, plan.options, strict=True)},
+    )
 
 
 def _start_ray(plan: Plan) -> None:
@@ -242,14 +318,6 @@ def _start_ray(plan: Plan) -> None:
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR, **own)
-
-
-def _trial_resources(plan: Plan, pending: list[TrialSpec]) -> dict[str, float]:
-    training = [spec.config["training"] for spec in pending]
-    resources: dict[str, float] = {"cpu": max(t["threads"] for t in training)}
-    if any(t["device"] == "cuda" for t in training):
-        resources["gpu"] = plan.sweep.cluster.gpus_per_trial
-    return resources
 
 
 def _mark_interrupted(plan: Plan) -> None:

@@ -103,28 +103,85 @@ class ClusterOptions:
         name: Label.
         address: "local" for a Ray of one's own, "auto" for the cluster at hand.
         num_cpus: CPUs that a local Ray may use; None for all.
-        gpus_per_trial: GPUs of a trial with training.device=cuda; fractions share one. More than
-            one only for trials that train nothing.
-        max_failures: Restarts of a trial whose worker was lost.
+        gpus_per_trial: GPUs of a trial with training.device=cuda; fractions share one, and "auto"
+            lets as many share one as its memory holds. More than one only for trials that train
+            nothing.
+        gpu_memory_gib: Of the smallest GPU, for "auto"; None to ask the nodes.
+        resources: Further Ray resources of a trial by Ray's names, which choose among unlike
+            nodes: {"accelerator_type:A100": 0.001}.
     """
 
     name: str = MISSING
     address: str = "local"
     num_cpus: Optional[int] = None  # noqa: UP045
-    gpus_per_trial: float = 1.0
-    max_failures: int = 3
+    gpus_per_trial: Any = 1.0
+    gpu_memory_gib: Optional[float] = None  # noqa: UP045
+    resources: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_cpus is not None and self.num_cpus < 1:
             raise ValueError(f"cluster.num_cpus must be at least 1 or null, got {self.num_cpus}")
-        if not (math.isfinite(self.gpus_per_trial) and self.gpus_per_trial > 0):
-            raise ValueError(f"cluster.gpus_per_trial must be > 0, got {self.gpus_per_trial}")
-        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
-            raise ValueError(
-                f"cluster.gpus_per_trial must be whole above 1, got {self.gpus_per_trial}"
-            )
-        if self.max_failures < 0:
-            raise ValueError(f"cluster.max_failures must be ≥ 0, got {self.max_failures}")
+        _check_gpus(self.gpus_per_trial)
+        if self.gpu_memory_gib is not None and not self.gpu_memory_gib > 0:
+            raise ValueError(f"cluster.gpu_memory_gib must be > 0, got {self.gpu_memory_gib}")
+        for name, amount in self.resources.items():
+            if not amount > 0:
+                raise ValueError(f"cluster.resources.{name} must be > 0, got {amount}")
+
+
+@dataclasses.dataclass
+class FailureOptions:
+    """What is done about trials that fail; causes are those of `kerzoo.failures`.
+
+    Args:
+        max_lost: Attempts of a trial after its worker or node was lost; preemptions not counted.
+        stop_after_alike: The sweep stops when this many trials failed alike and none ended well;
+            0 for never.
+        retry: Run trials again that failed in an earlier run.
+    """
+
+    max_lost: int = 3
+    stop_after_alike: int = 3
+    retry: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_lost", "stop_after_alike"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"failures.{name} must be ≥ 0, got {getattr(self, name)}")
+
+
+@dataclasses.dataclass
+class BudgetOptions:
+    """What all runs of a sweep may spend together; None for no limit.
+
+    At 80 % there is a warning; at the end the sweep stops and can be resumed with more.
+
+    Args:
+        gpu_hours: Hours in which trials hold a GPU, or their share of one.
+        wall_time_s: Seconds in which trials run.
+        forward_passes: As the records count them.
+        money: In any currency, at `price_per_gpu_hour`.
+        price_per_gpu_hour: Of one GPU.
+    """
+
+    gpu_hours: Optional[float] = None  # noqa: UP045
+    wall_time_s: Optional[float] = None  # noqa: UP045
+    forward_passes: Optional[float] = None  # noqa: UP045
+    money: Optional[float] = None  # noqa: UP045
+    price_per_gpu_hour: Optional[float] = None  # noqa: UP045
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"budget.{name} must be > 0 or null, got {value}")
+        if self.money is not None and self.price_per_gpu_hour is None:
+            raise ValueError("budget.price_per_gpu_hour must be set where budget.money is")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The amounts that are limited."""
+        names = ("gpu_hours", "wall_time_s", "forward_passes", "money")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclasses.dataclass
@@ -186,6 +243,8 @@ class SweepConfig:
     )
     cluster: ClusterOptions = dataclasses.field(default_factory=lambda: ClusterOptions("local"))
     tracking: TrackingOptions = dataclasses.field(default_factory=lambda: TrackingOptions("none"))
+    failures: FailureOptions = dataclasses.field(default_factory=FailureOptions)
+    budget: BudgetOptions = dataclasses.field(default_factory=BudgetOptions)
     name: str = "trial"
     description: str = ""
     results_dir: str = "results"
@@ -206,6 +265,15 @@ class SweepConfig:
 def register() -> None:
     """Make the schema known to Hydra as the config named "schema"."""
     ConfigStore.instance().store(name="schema", node=SweepConfig)
+
+
+def _check_gpus(number: Any) -> None:
+    if number == "auto":
+        return
+    if not isinstance(number, int | float) or not (math.isfinite(number) and number > 0):
+        raise ValueError(f'cluster.gpus_per_trial must be > 0 or "auto", got {number}')
+    if number > 1 and number % 1:
+        raise ValueError(f"cluster.gpus_per_trial must be whole above 1, got {number}")
 
 
 def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,26 @@ import ray
 from ray import tune
 
 from kerzoo.attempt import run_trial
-from kerzoo.records import StaleAttemptError, TrialFolder, TrialSpec
+from kerzoo.failures import Failure
+from kerzoo.records import Row, StaleAttemptError, TrialFolder, TrialSpec
 from kerzoo.workspace import Workspace
+from sweeps.recovery import AttemptFailedError
+from sweeps.stopping import StopFile, StopRequested
 
-REPORTED = ("rung", "step", "forward_passes", "dev_loss", "diverged")
+REPORTED = (
+    "rung",
+    "step",
+    "forward_passes",
+    "dev_loss",
+    "diverged",
+    "device_time_s",
+    "eval_time_s",
+    "peak_memory_gib",
+)
 """Columns that the driver hears of at once; the whole row is on disk."""
+
+LEFT = {"rung": None, "interrupted": True}
+"""Reported by a trial that is to be continued by another run."""
 
 
 @functools.cache
@@ -35,22 +52,47 @@ def workspace() -> Workspace:
 def train(config: dict[str, Any]) -> None:
     """A Tune function: run or resume the trial, report its rows.
 
-    An exception inside the trial is recorded as its failure and not raised, so that Tune's
-    retries are spent on lost workers and not on bugs.
+    A failure inside the trial is recorded and not raised; what is raised is for the driver to
+    answer with another attempt.
 
     Args:
-        config: `trials`, the absolute path of the folder of all trials, and `trial_id`.
+        config: `trials`, the absolute path of the folder of all trials; `trial_id`; `stop`, the
+            path of the file that ends a run; `shares`, whether trials share a device; and from
+            `sweeps.recovery`: `alone`, this one shares none; `skip`, nothing is left to do.
+
+    Raises:
+        AttemptFailedError: If the trial may be run again.
     """
     folder = TrialFolder(Path(config["trials"]) / config["trial_id"])
+    stop = StopFile(Path(config["stop"]))
+    if config.get("skip") or stop.exists:
+        tune.report(LEFT)
+        return
+    start = time.perf_counter()
+    is_first = workspace.cache_info().currsize == 0
     tune.report({"rung": None})
-    spec = TrialSpec.from_dict(folder.read())
-    rows = run_trial(spec, folder, workspace())
     try:
+        spec = TrialSpec.from_dict(folder.read())
+        shares = bool(config["shares"]) and not config.get("alone", False)
+        rows = run_trial(spec, folder, workspace(), stop.check, shares)
         with contextlib.closing(rows):
-            for row in rows:
-                tune.report({name: row[name] for name in REPORTED})
+            _report(rows, start if is_first else None)
     except StaleAttemptError:
         return
-    except Exception:
-        if folder.status != "failed":
-            raise
+    except StopRequested:
+        tune.report(LEFT)
+    except Exception as error:
+        failure = Failure.of(error)
+        if failure.cause == "disk" or folder.status != "failed":
+            raise AttemptFailedError(failure.to_dict()) from None
+
+
+def _report(rows: Iterator[Row], start: float | None) -> None:
+    """Report rows; with the first of a process, what came before it that comes once."""
+    for row in rows:
+        reported = {name: row[name] for name in REPORTED}
+        if start is not None:
+            once = time.perf_counter() - start
+            reported["preparation_s"] = max(0.0, once - (0 if row["step"] else row["eval_time_s"]))
+            start = None
+        tune.report(reported)

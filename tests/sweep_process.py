@@ -19,7 +19,7 @@ from tiny_trials import write_sst2
 from kerzoo.records import TIMING_COLUMNS, Row, TrialFolder
 
 ROOT = Path(__file__).resolve().parents[1]
-DEADLINE_S = 300.0
+DEADLINE_S = 900.0
 """Far above what anything here takes, so that a busy machine fails nothing."""
 
 SPACE = (
@@ -97,6 +97,15 @@ class SweepProcess:
                 if "ImplicitFunc" in " ".join(process.cmdline()):
                     found.append(process)
         return found
+
+    def listening(self) -> set[str]:
+        """Addresses on which it and all that it started wait for connections."""
+        found = set()
+        for process in self.remember():
+            with contextlib.suppress(psutil.Error):
+                connections = process.net_connections(kind="inet")
+                found |= {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+        return {address.removeprefix("::ffff:") for address in found}
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait for something to become true while it runs."""

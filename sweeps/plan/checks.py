@@ -9,14 +9,14 @@ from sweeps import cost, schema
 from sweeps.compose import ConfigError
 
 
-def check_gpus_per_trial(gpus_per_trial: float, options: Sequence[TrialOptions]) -> None:
+def check_gpus_per_trial(gpus_per_trial: float | str, options: Sequence[TrialOptions]) -> None:
     """Refuse several GPUs for a trial that trains: θ is one vector, on one device.
 
     Raises:
         ConfigError: Saying what a trial needs, and the settings that lower it.
     """
     training = [o for o in options if o.training.device == "cuda" and _num_trainable(o)]
-    if gpus_per_trial <= 1 or not training:
+    if isinstance(gpus_per_trial, str) or gpus_per_trial <= 1 or not training:
         return
     memory = max(cost.estimate_trial(o).memory_gib for o in training)
     raise ConfigError(

@@ -35,7 +35,7 @@ def plan_of(*overrides: str) -> Plan:
 
 def test_zeroth_order_uses_every_number_of_the_training_options_but_the_rungs() -> None:
     names = {field.name for field in dataclasses.fields(TrainingOptions)}
-    assert ZerothOrder.numbers | {"rungs", "threads", "device"} == names
+    assert ZerothOrder.numbers | {"rungs", "threads", "device", "micro_batch"} == names
 
 
 @pytest.mark.parametrize(
