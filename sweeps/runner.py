@@ -178,7 +178,7 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
     from ray import tune
 
     from sweeps.callbacks import SweepCallback
-    from sweeps.schedulers import RungScheduler
+    from sweeps.schedulers.tune import RungScheduler
     from sweeps.worker import train
 
     sweep = plan.sweep
@@ -187,15 +187,7 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
     labels = {c["trial_id"]: label_cell(c["values"]) for c in reversed(plan.content["cells"])}
     statuses = {trial: folder.status for trial, folder in folders.items()}
     display = Display(console, plan.specs, labels, statuses, rows, sweep.scheduler.rule)
-    scheduler = RungScheduler(
-        sweep.scheduler.metric,
-        sweep.scheduler.rule,
-        {spec.trial_id: spec.arm for spec in plan.specs},
-        rows,
-        {spec.trial_id: spec.last_rung for spec in plan.specs},
-        plan.folder / "events.jsonl",
-        {s.trial_id: stratum_of(o) for s, o in zip(plan.specs, plan.options, strict=True)},
-    )
+    scheduler = RungScheduler.for_plan(plan, rows)
     mirror = WandbMirror(sweep.tracking, sweep.name, plan.folder, plan.specs, display.warn)
     storage = plan.folder / ".ray"
     shutil.rmtree(storage, ignore_errors=True)
@@ -216,7 +208,7 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
             storage_path=str(storage),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=sweep.cluster.max_failures),
-            callbacks=[SweepCallback(folders, display, mirror)],
+            callbacks=[SweepCallback(folders, display, mirror, scheduler.gave_up)],
         ),
     )
     try:
