@@ -44,8 +44,10 @@ class Race:
             for event in read_events(self._log.path, "arrival", "decision"):
                 replay(self.standings, event)
         for trial in self.standings.entrants:
-            for row in rows.get(trial, ()):
-                self._note(trial, int(row["rung"]), self._value(row), recorded=True)
+            known = list(rows.get(trial, ()))
+            last = max((int(row["rung"]) for row in known), default=None)
+            for row in known:
+                self._note(trial, int(row["rung"]), self._value(row), last)
         for trial in failed:
             self._note_loss(trial)
         for members in self.standings.members.values():
@@ -74,11 +76,10 @@ class Race:
         return "pause" if self.standings.is_awaited(trial) else "continue"
 
     def _value(self, row: Mapping[str, Any]) -> float:
-        value = row.get(self.scheduler.metric)
-        lost = row.get("diverged") or value is None or not math.isfinite(value)
-        return math.inf if lost else float(value)  # type: ignore[arg-type]
+        value = value_of(row, self.scheduler.metric)
+        return math.inf if value is None else value
 
-    def _note(self, trial: str, rung: int, value: float, recorded: bool = False) -> None:
+    def _note(self, trial: str, rung: int, value: float, recorded: int | None = None) -> None:
         if rung == 0 and not math.isfinite(value):
             self._note_loss(trial)
         elif self.standings.arrive(trial, rung, value):
@@ -88,9 +89,10 @@ class Race:
         rung = self.standings.next_rung(trial)
         if rung is not None and not self.standings.is_lost(trial):
             self.standings.arrive(trial, rung, math.inf)
-            self._write_arrival(trial, rung, math.inf, recorded=False)
+            self._write_arrival(trial, rung, math.inf, None)
 
-    def _write_arrival(self, trial: str, rung: int, value: float, recorded: bool) -> None:
+    def _write_arrival(self, trial: str, rung: int, value: float, recorded: int | None) -> None:
+        """`recorded` is the trial's last rung on disk where a start took the arrival up."""
         self._write(
             "arrival",
             {"trial_id": trial, "rung": rung, "value": finite_or_none(value), "recorded": recorded},
@@ -115,6 +117,14 @@ class Race:
     def _write(self, event: str, fields: Mapping[str, Any]) -> None:
         if self._log is not None:
             self._log.write(event, **fields)
+
+
+def value_of(row: Mapping[str, Any], metric: str) -> float | None:
+    """What a row is judged by; None where the trial diverged."""
+    value = row.get(metric)
+    if row.get("diverged") or value is None:
+        return None
+    return finite_or_none(float(value))
 
 
 def replay(standings: Standings, event: Mapping[str, Any]) -> None:
