@@ -40,7 +40,11 @@ def enrol(
             for spec in specs
             if draw(plan_seed, "control", spec.trial_id) < scheduler.control_fraction
         ],
-        "brackets": _brackets(scheduler, specs, plan_seed),
+        "brackets": {
+            spec.trial_id: draw_bracket(scheduler, len(spec.rungs), plan_seed, spec.trial_id)
+            for spec in specs
+            if len(scheduler.bracket_weights(len(spec.rungs))) > 1
+        },
     }
 
 
@@ -72,15 +76,12 @@ def draw(plan_seed: int, purpose: str, trial: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2.0**64
 
 
-def _brackets(scheduler: Scheduler, specs: Sequence[TrialSpec], plan_seed: int) -> dict[str, int]:
-    brackets = {}
-    for spec in specs:
-        weights = scheduler.bracket_weights(len(spec.rungs))
-        if len(weights) > 1:
-            rest = draw(plan_seed, "bracket", spec.trial_id) * sum(weights)
-            bracket = 0
-            while rest >= weights[bracket] and bracket < len(weights) - 1:
-                rest -= weights[bracket]
-                bracket += 1
-            brackets[spec.trial_id] = bracket
-    return brackets
+def draw_bracket(scheduler: Scheduler, num_rungs: int, plan_seed: int, trial: str) -> int:
+    """A trial's bracket, by the scheduler's weights."""
+    weights = scheduler.bracket_weights(num_rungs)
+    rest = draw(plan_seed, "bracket", trial) * sum(weights)
+    for bracket, weight in enumerate(weights):
+        if rest < weight:
+            return bracket
+        rest -= weight
+    return len(weights) - 1

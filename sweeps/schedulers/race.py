@@ -80,7 +80,8 @@ class Race:
         return math.inf if value is None else value
 
     def _note(self, trial: str, rung: int, value: float, recorded: int | None = None) -> None:
-        if rung == 0 and not math.isfinite(value):
+        decided = self.standings.entrants[trial].decided_rungs
+        if not math.isfinite(value) and rung not in decided:  # it will come to no later rung
             self._note_loss(trial)
         elif self.standings.arrive(trial, rung, value):
             self._write_arrival(trial, rung, value, recorded)
