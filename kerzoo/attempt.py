@@ -192,10 +192,11 @@ class Attempt:
                 row, decided = self._evaluate(rung), False
             if row is self.awaiting_test:
                 return
+            if row["diverged"]:
+                self._end("diverged")
             if not decided:
                 yield row
             if row["diverged"]:
-                self._end("diverged")
                 return
         self._end("finished")
 

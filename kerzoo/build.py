@@ -11,33 +11,36 @@ from typing import Any
 TARGET = "_target_"
 
 
-def build(node: Any, key: str = "") -> Any:
+def build(node: Any, key: str = "", package: str = "kerzoo") -> Any:
     """Build the object that a resolved configuration node describes.
 
     A mapping with `_target_` becomes an instance of that class, its other keys the arguments;
     any other mapping, list or value is returned with its members built. Targets are limited to
-    dataclasses inside `kerzoo`, so that a configuration file cannot run foreign code.
+    dataclasses inside one package, so that a configuration file cannot run foreign code.
 
     Args:
         node: A plain dict, list or value (no Hydra or OmegaConf container).
         key: Where the node stands in the configuration, for error messages.
+        package: Where targets may lie.
 
     Returns:
         The object, or the node with its members built.
 
     Raises:
-        ValueError: A target outside kerzoo, an unknown or missing key, or a value that the
+        ValueError: A target outside the package, an unknown or missing key, or a value that the
             target's own validation refuses; the message names the key.
     """
     if isinstance(node, Mapping):
         arguments = {
-            name: build(value, f"{key}.{name}" if key else str(name))
+            name: build(value, f"{key}.{name}" if key else str(name), package)
             for name, value in node.items()
             if name != TARGET
         }
-        return _instantiate(node[TARGET], arguments, key) if TARGET in node else arguments
+        if TARGET not in node:
+            return arguments
+        return _instantiate(node[TARGET], arguments, key, package)
     if isinstance(node, list | tuple):
-        return [build(member, f"{key}[{index}]") for index, member in enumerate(node)]
+        return [build(member, f"{key}[{index}]", package) for index, member in enumerate(node)]
     return node
 
 
@@ -104,8 +107,8 @@ def _class_named(annotation: str, cls: type[Any]) -> Any:
     return next((vars(m)[annotation] for m in modules if annotation in vars(m)), None)
 
 
-def _instantiate(target: str, arguments: dict[str, Any], key: str) -> Any:
-    cls = resolve(target, key)
+def _instantiate(target: str, arguments: dict[str, Any], key: str, package: str) -> Any:
+    cls = resolve(target, key, package)
     check_arguments(cls, arguments, key, target)
     try:
         return cls(**arguments)
@@ -117,19 +120,19 @@ def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def resolve(target: str, key: str = "") -> type[Any]:
+def resolve(target: str, key: str = "", package: str = "kerzoo") -> type[Any]:
     """The class that a `_target_` names.
 
     Raises:
-        ValueError: If it is no dataclass of kerzoo.
+        ValueError: If it is no dataclass of the package.
     """
     module_name, _, name = str(target).rpartition(".")
-    if module_name != "kerzoo" and not module_name.startswith("kerzoo."):
-        raise ValueError(f"{key}.{TARGET}: must name a class inside kerzoo, got {target!r}")
+    if module_name != package and not module_name.startswith(f"{package}."):
+        raise ValueError(f"{key}.{TARGET}: must name a class inside {package}, got {target!r}")
     try:
         cls = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{key}.{TARGET}: no such class: {target!r}") from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise ValueError(f"{key}.{TARGET}: must be a dataclass of kerzoo, got {target!r}")
+        raise ValueError(f"{key}.{TARGET}: must be a dataclass of {package}, got {target!r}")
     return cls

@@ -29,7 +29,9 @@ import filelock
 
 from kerzoo import METHOD_VERSION
 
-Status = Literal["planned", "running", "stopped", "finished", "diverged", "failed", "interrupted"]
+Status = Literal[
+    "planned", "running", "paused", "stopped", "finished", "diverged", "failed", "interrupted"
+]
 ENDED: frozenset[str] = frozenset({"stopped", "finished", "diverged", "failed"})
 """Statuses after which a trial is not run again by the same command."""
 

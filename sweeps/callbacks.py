@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import tune
@@ -20,15 +20,21 @@ class SweepCallback(tune.Callback):
         folders: Of all trials.
         display: What a person sees.
         mirror: W&B.
+        gave_up: Told of a trial that failed for good, for which others may wait.
     """
 
     def __init__(
-        self, folders: Mapping[str, TrialFolder], display: Display, mirror: WandbMirror
+        self,
+        folders: Mapping[str, TrialFolder],
+        display: Display,
+        mirror: WandbMirror,
+        gave_up: Callable[[str], None],
     ) -> None:
         super().__init__()
         self.folders = dict(folders)
         self.display = display
         self.mirror = mirror
+        self._gave_up = gave_up
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a restore, which is never made."""
@@ -62,3 +68,5 @@ class SweepCallback(tune.Callback):
             folder.update(**values, ended=timestamp())
         self.display.ended(identity, folder.status)
         self.mirror.update(identity)
+        if folder.status == "failed":
+            self._gave_up(identity)

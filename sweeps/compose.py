@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from kerzoo.build import TARGET, resolve
+from kerzoo.build import TARGET, build, resolve
 from sweeps import schema
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -57,7 +57,6 @@ class Composed:
         try:
             sections = {
                 "search": schema.SearchOptions,
-                "scheduler": schema.SchedulerOptions,
                 "cluster": schema.ClusterOptions,
                 "tracking": schema.TrackingOptions,
                 "failures": schema.FailureOptions,
@@ -68,6 +67,7 @@ class Composed:
                 key: sections[key](**value) if key in sections else value
                 for key, value in self.config.items()
             }
+            values["scheduler"] = build(values["scheduler"], "scheduler", "sweeps.schedulers")
             return schema.SweepConfig(**values)
         except (TypeError, ValueError) as error:
             raise ConfigError(str(error)) from error

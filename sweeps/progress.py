@@ -113,7 +113,9 @@ class Display:
 
     def summary(self) -> str:
         """How many trials ended and how, and when the rest will have."""
-        counts = {s: list(self.statuses.values()).count(s) for s in ("running", *sorted(ENDED))}
+        counts = {
+            s: list(self.statuses.values()).count(s) for s in ("running", "paused", *sorted(ENDED))
+        }
         ended = sum(counts[status] for status in ENDED)
         parts = [f"{ended}/{len(self.specs)} trials ended"]
         parts += [f"{count} {status}" for status, count in counts.items() if count]

@@ -283,7 +283,7 @@ def _tuner(
             stop=EndWhenIdle(stop, ledger),
             failure_config=tune.FailureConfig(max_failures=-1),  # sweeps.recovery counts
             callbacks=[
-                SweepCallback(folders, display, mirror),
+                SweepCallback(folders, display, mirror, scheduler.gave_up),
                 Control(folders, sweep.failures, stop, ledger),
             ],
         ),
@@ -291,17 +291,9 @@ def _tuner(
 
 
 def _scheduler(plan: Plan, rows: dict[str, list[Row]]) -> Any:
-    from sweeps.schedulers import RungScheduler
+    from sweeps.schedulers.tune import RungScheduler
 
-    return RungScheduler(
-        plan.sweep.scheduler.metric,
-        plan.sweep.scheduler.rule,
-        {spec.trial_id: spec.arm for spec in plan.specs},
-        rows,
-        {spec.trial_id: spec.last_rung for spec in plan.specs},
-        plan.folder / "events.jsonl",
-        {s.trial_id: stratum_of(o) for s, o in zip(plan.specs, plan.options, strict=True)},
-    )
+    return RungScheduler.for_plan(plan, rows)
 
 
 def _start_ray(plan: Plan) -> None:

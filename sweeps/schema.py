@@ -9,8 +9,6 @@ from typing import Any, Optional
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from sweeps.halving import HalvingRule
-
 GROUPS = (
     "arm",
     "method",
@@ -58,41 +56,6 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         _check_choice("search.name", self.name, ("grid",))
-
-
-@dataclasses.dataclass
-class SchedulerOptions:
-    """Which trials go on at a rung.
-
-    Args:
-        name: "asha" or "fifo".
-        metric: The row's column that decides; lower is better.
-        reduction_factor: ASHA keeps the best 1/reduction_factor of a rung; > 1.
-        survivors_per_arm: How many of an arm's own best go on at each rung in any case; ≥ 0.
-    """
-
-    name: str = MISSING
-    metric: str = "dev_loss"
-    reduction_factor: Optional[float] = None  # noqa: UP045 - OmegaConf reads the annotation
-    survivors_per_arm: int = 0
-
-    def __post_init__(self) -> None:
-        _check_choice("scheduler.name", self.name, ("asha", "fifo"))
-        _check_choice("scheduler.metric", self.metric, ("dev_loss",))
-        factor = self.reduction_factor
-        if self.name == "asha" and (factor is None or not factor > 1):
-            raise ValueError(f"scheduler.reduction_factor must be > 1, got {factor}")
-        if self.survivors_per_arm < 0:
-            raise ValueError(
-                f"scheduler.survivors_per_arm must be ≥ 0, got {self.survivors_per_arm}"
-            )
-        if self.name == "fifo" and factor is not None:
-            raise ValueError(f"scheduler.reduction_factor must be null with fifo, got {factor}")
-
-    @property
-    def rule(self) -> HalvingRule:
-        """Who goes on at a rung."""
-        return HalvingRule(self.reduction_factor, self.survivors_per_arm)
 
 
 @dataclasses.dataclass
@@ -209,6 +172,9 @@ class TrackingOptions:
 class SweepConfig:
     """A composed sweep. Groups with a `_target_` are plain dicts that `kerzoo.build` reads.
 
+    `scheduler` is a dict when Hydra composes it and a `sweeps.schedulers.Scheduler` in
+    `Composed.sweep`.
+
     Args:
         name: Name of the results folder.
         description: One line for the report.
@@ -238,9 +204,7 @@ class SweepConfig:
     tuning: dict[str, Any] = MISSING
     training: dict[str, Any] = MISSING
     search: SearchOptions = dataclasses.field(default_factory=lambda: SearchOptions("grid"))
-    scheduler: SchedulerOptions = dataclasses.field(
-        default_factory=lambda: SchedulerOptions("fifo")
-    )
+    scheduler: Any = MISSING
     cluster: ClusterOptions = dataclasses.field(default_factory=lambda: ClusterOptions("local"))
     tracking: TrackingOptions = dataclasses.field(default_factory=lambda: TrackingOptions("none"))
     failures: FailureOptions = dataclasses.field(default_factory=FailureOptions)

@@ -9,13 +9,17 @@ from typing import Any
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """The events of a results folder, in order."""
+    """The decisions of a results folder, in order."""
     path = folder / "events.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    events = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+    return [event for event in events if event["event"] == "decision"]
 
 
 def recompute(event: dict[str, Any], arms: Mapping[str, str], factor: float, quota: int) -> str:
-    """The decision of an event from its own numbers, by counting; written apart from the code."""
+    """What ASHA or halving says of an event's numbers, by counting; written apart from the code.
+
+    A control trial goes on whatever it says.
+    """
 
     def better(trials: list[str]) -> int:
         values = [event["compared"][trial] for trial in trials]

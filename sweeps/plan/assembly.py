@@ -19,6 +19,7 @@ from sweeps.plan.base import Plan
 from sweeps.plan.checks import check_baseline, check_confirmation, check_gpus_per_trial
 from sweeps.plan.provenance import find_commit, find_versions
 from sweeps.plan.trials import TrialFactory, find_aliases, fingerprint, list_cell
+from sweeps.schedulers import enrol
 from sweeps.space import Cell, expand, factors_of
 
 SCHEMA_VERSION = 1
@@ -76,6 +77,7 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         "cells": [list_cell(c, spec) for c, (spec, _) in zip(cells, entries, strict=True)],
         "aliases": find_aliases(cells, entries),
         "trials": [dict(vars(spec)) for spec in specs],
+        **enrol(sweep.scheduler, specs, map(cost.stratum_of, options), sweep.search.plan_seed),
         "cost": summarise(options, specs, sweep.scheduler.rule),
         "preparation": {},
     }

@@ -58,13 +58,13 @@ WRONG_INPUTS = {
     "fraction for a count": (["training.batch_size=1.5"], ["training.batch_size", "got 1.5"]),
     "text for a number of the schema": (
         ["scheduler.reduction_factor=two"],
-        ["scheduler.reduction_factor: Value 'two'", "Float"],
+        ["scheduler.reduction_factor: must be a number, got 'two'"],
     ),
     "text for a switch": (["plan_only=maybe"], ["plan_only: Value 'maybe' is not a valid bool"]),
     "null for a group": (["model=null"], ["must be a string or a list"]),
     "reduction factor of 1": (
         ["scheduler.reduction_factor=1"],
-        ["scheduler.reduction_factor must be > 1, got 1"],
+        ["scheduler: reduction_factor must be > 1, got 1"],
     ),
     "unknown mode": (["tracking.mode=off"], ["tracking.mode must be one of offline, online"]),
     "unknown dtype": (["model.dtype=int8"], ["model", "dtype", "float32, bfloat16", "int8"]),

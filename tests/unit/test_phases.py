@@ -12,7 +12,7 @@ from sweeps import cost
 from sweeps.compose import ConfigError
 from sweeps.halving import HalvingRule
 from sweeps.plan import Plan, check_same_study, make_plan
-from sweeps.schedulers import RungScheduler
+from sweeps.schedulers import Entrant, Race, StratifiedASHA
 
 ONE = ("model=opt-tiny", "+sweep=quickstart", "arm=mezo", "training.learning_rate=5e-3")
 
@@ -140,20 +140,17 @@ def test_a_folder_takes_fewer_or_more_tasks_of_the_same_data_and_no_others(
         check_same_study(plan_of_tasks(other, tmp_path, "sst2,rte"))
 
 
-def test_trials_of_different_tasks_or_tunings_never_stop_each_other(tmp_path: Path) -> None:
+def test_trials_of_different_tasks_or_tunings_never_stop_each_other() -> None:
     strata = {"a": "sst2", "b": "sst2", "c": "rte", "d": "rte"}
-    scheduler = RungScheduler(
-        "dev_loss",
-        HalvingRule(2.0),
-        dict.fromkeys(strata, "mezo"),
-        {},
-        dict.fromkeys(strata, 144),
-        tmp_path / "events.jsonl",
-        strata,
+    race = Race(
+        StratifiedASHA("asha", reduction_factor=2.0, survivors_per_arm=0),
+        [Entrant(trial, "mezo", (36, 144), (36,), name) for trial, name in strata.items()],
     )
     losses = {"a": 0.1, "c": 5.0, "b": 0.2, "d": 4.0}
-    decided = {t: scheduler.decide(t, {"rung": 36, "dev_loss": loss}) for t, loss in losses.items()}
-    assert decided == {"a": "CONTINUE", "c": "CONTINUE", "b": "STOP", "d": "CONTINUE"}
+    for trial, loss in losses.items():
+        race.arrive(trial, {"rung": 36, "dev_loss": loss})
+    decided = {trial: race.standing(trial) for trial in losses}
+    assert decided == {"a": "continue", "c": "continue", "b": "stop", "d": "continue"}
 
 
 def test_the_expected_cost_of_early_stopping_is_that_of_each_task_alone(

@@ -1,0 +1,36 @@
+"""What happened in a sweep, in order: events.jsonl, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kerzoo.records import cut_torn_line, timestamp
+
+
+class EventLog:
+    """The append-only log of a sweep; a line that a crash tore is cut off.
+
+    Args:
+        path: events.jsonl; made by the first event.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        cut_torn_line(path)
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append an event with the time."""
+        line = json.dumps({"time": timestamp(), "event": event, **fields}, allow_nan=False)
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+
+
+def read_events(path: Path, *kinds: str) -> list[dict[str, Any]]:
+    """The complete events in order, of some kinds only if any are named; none without a file."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    events = [json.loads(line) for line in lines]
+    return [event for event in events if not kinds or event["event"] in kinds]
