@@ -89,12 +89,8 @@ def simulate(
         now, trial = heapq.heappop(running)
         curve, index = by_trial[trial], arrived[trial]
         arrived[trial] += 1
-        value = curve.values[index]
-        row = {
-            "rung": curve.rungs[index],
-            scheduler.metric: value,
-            "diverged": not math.isfinite(value),
-        }
+        row = {"rung": curve.rungs[index], scheduler.metric: curve.values[index]}
+        row["diverged"] = diverged = not math.isfinite(curve.values[index])
         for verdict in race.arrive(trial, row):
             watch(verdict, arrived)
             other = verdict.entrant.trial
@@ -102,7 +98,7 @@ def simulate(
                 paused.remove(other)
                 if verdict.decision == "continue":
                     ready.appendleft(other)
-        if index + 1 == len(curve.rungs) or not math.isfinite(value):
+        if index + 1 == len(curve.rungs) or diverged:
             continue
         standing = race.standing(trial)
         if standing == "continue":
