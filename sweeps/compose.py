@@ -60,6 +60,7 @@ class Composed:
                 "scheduler": schema.SchedulerOptions,
                 "cluster": schema.ClusterOptions,
                 "tracking": schema.TrackingOptions,
+                "notify": schema.NotifyOptions,
                 "arm": schema.ArmLabel,
             }
             values = {

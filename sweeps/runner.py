@@ -12,21 +12,22 @@ import json
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
 from rich.console import Console
 
-from kerzoo.records import ENDED, TrialSpec, timestamp
+from kerzoo.records import ENDED, Row, TrialSpec, timestamp
 from sweeps.compose import ConfigError
 from sweeps.cost import stratum_of
+from sweeps.observers import Observers
 from sweeps.plan import Plan, summarise
 from sweeps.progress import Display, format_duration, label_cell
-from sweeps.tracking import WandbMirror
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -63,12 +64,8 @@ def run_plan(plan: Plan, console: Console) -> int:
     announce(plan, pending, console)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         _fit(plan, pending, console)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        _mark_interrupted(plan)
     return exit_code(plan)
 
 
@@ -177,7 +174,7 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
     import ray
     from ray import tune
 
-    from sweeps.callbacks import SweepCallback
+    from sweeps.callbacks import SweepCallback, observe
     from sweeps.schedulers import RungScheduler
     from sweeps.worker import train
 
@@ -196,7 +193,8 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
         plan.folder / "events.jsonl",
         {s.trial_id: stratum_of(o) for s, o in zip(plan.specs, plan.options, strict=True)},
     )
-    mirror = WandbMirror(sweep.tracking, sweep.name, plan.folder, plan.specs, display.warn)
+    observers = observe(plan, display.warn)
+    _say_begun(observers, len(pending), rows)
     storage = plan.folder / ".ray"
     shutil.rmtree(storage, ignore_errors=True)
     _start_ray(plan)
@@ -216,16 +214,36 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
             storage_path=str(storage),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=sweep.cluster.max_failures),
-            callbacks=[SweepCallback(folders, display, mirror)],
+            callbacks=[SweepCallback(folders, display, observers)],
         ),
     )
     try:
         with display:
             tuner.fit()
     finally:
-        mirror.close()
         ray.shutdown()
         shutil.rmtree(storage, ignore_errors=True)
+        _mark_interrupted(plan)
+        _say_left(observers, plan)
+        observers.close()
+
+
+def _say_begun(observers: Observers, num_pending: int, rows: Mapping[str, Sequence[Row]]) -> None:
+    observers.event(
+        "resumed" if any(rows.values()) else "started",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        pending=num_pending,
+        forward_passes=sum(int(r[-1]["forward_passes"]) for r in rows.values() if r),
+    )
+
+
+def _say_left(observers: Observers, plan: Plan) -> None:
+    statuses = [plan.trial_folder(spec.trial_id).status for spec in plan.specs]
+    left = sum(status not in ENDED for status in statuses)
+    failed = statuses.count("failed")
+    name = "interrupted" if left else "ended"
+    observers.event(name, trials=len(statuses), left=left, failed=failed)
 
 
 def _start_ray(plan: Plan) -> None:

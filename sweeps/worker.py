@@ -18,6 +18,7 @@ from ray import tune
 from kerzoo.attempt import run_trial
 from kerzoo.records import StaleAttemptError, TrialFolder, TrialSpec
 from kerzoo.workspace import Workspace
+from sweeps.logs import logged_to
 
 REPORTED = ("rung", "step", "forward_passes", "dev_loss", "diverged")
 """Columns that the driver hears of at once; the whole row is on disk."""
@@ -46,7 +47,7 @@ def train(config: dict[str, Any]) -> None:
     spec = TrialSpec.from_dict(folder.read())
     rows = run_trial(spec, folder, workspace())
     try:
-        with contextlib.closing(rows):
+        with logged_to(folder.path / "log.txt"), contextlib.closing(rows):
             for row in rows:
                 tune.report({name: row[name] for name in REPORTED})
     except StaleAttemptError:
