@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from sweeps.compose import ConfigError, list_sweeps
+from sweeps.mirror import fetch_missing
 from sweeps.plan import Plan, archive, check_same_study, make_plan, recall_preparation
 from sweeps.runner import check_devices, only_driver, run_plan
+from sweeps.sync import send_report
 from sweeps.tables import print_plan, print_results
 
 HELP = """\
@@ -36,9 +38,13 @@ bandwidth, perturbation, tuning, training, search, scheduler, cluster, tracking.
   phase=confirm                     and the test split read once, at the checkpoint that dev chose
   data_root=DIR                     local data of several tasks: DIR/SST-2, DIR/RTE, ...
   tracking=none  tracking.mode=online
+  tracking=tensorboard              event files in results/NAME/tensorboard
+  notify.webhook=VARIABLE           post to the URL in that environment variable at the end
+  mirror=s3://bucket/folder         copy ended trials there; a resume fetches what is missing
   cluster.num_cpus=2                CPUs that Ray may use; cluster=auto joins a running cluster
   name=NAME  fresh=true             another results folder; archive the old results first
 
+While it runs: python -m sweeps.status results/NAME --follow, in another terminal.
 Results: results/NAME/ with plan.json, trials/, wandb/ and report/report.html.
 Exit codes: 0 done; 1 some trials failed; 2 the configuration is wrong; 130 interrupted.
 """
@@ -96,6 +102,7 @@ def execute(plan: Plan, console: Console) -> int:
             console.print(f"Archived the old results as {archive(plan.folder)}")
     with only_driver(plan.folder):
         plan.write()
+        fetch_missing(plan)
         plan.create_trials()
         return run_plan(plan, console)
 
@@ -110,6 +117,8 @@ def report(plan: Plan, console: Console) -> None:
         console.print(f"No report yet: {error}")
         return
     console.print(f"Report: {os.path.relpath(path)}", soft_wrap=True)
+    if plan.sweep.tracking.name == "wandb" and plan.sweep.tracking.mode == "online":
+        send_report(plan.folder, lambda message: console.print(f"warning: {message}"))
 
 
 def print_sweeps(console: Console) -> None:

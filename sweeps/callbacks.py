@@ -1,4 +1,4 @@
-"""Tune's events, passed on to the records, the display and W&B."""
+"""Tune's events, passed on to the records, the display, the event log and all observers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,25 @@ from typing import Any
 from ray import tune
 
 from kerzoo.records import ENDED, TrialFolder, timestamp
+from sweeps.events import EventLog
+from sweeps.mirror import Mirror
+from sweeps.notify import Notifier
+from sweeps.observers import Observer, Observers, Warn
+from sweeps.plan import Plan
 from sweeps.progress import Display
 from sweeps.recovery import failure_of
-from sweeps.tracking import WandbMirror
+from sweeps.tracking import trackers
+
+
+def observe(plan: Plan, warn: Warn) -> Observers:
+    """The observers that a plan asks for, at work."""
+    sweep = plan.sweep
+    chosen: list[Observer] = trackers(sweep.tracking, plan.folder)
+    if sweep.mirror is not None:
+        chosen.append(Mirror(sweep.mirror, plan.folder))
+    if sweep.notify.webhook or sweep.notify.command:
+        chosen.append(Notifier(sweep.notify, sweep.name))
+    return Observers(EventLog(plan.folder / "events.jsonl"), chosen, warn)
 
 
 class SweepCallback(tune.Callback):
@@ -19,7 +35,7 @@ class SweepCallback(tune.Callback):
     Args:
         folders: Of all trials.
         display: What a person sees.
-        mirror: W&B.
+        observers: Told of rows and events.
         gave_up: Told of a trial that failed for good, for which others may wait.
     """
 
@@ -27,13 +43,13 @@ class SweepCallback(tune.Callback):
         self,
         folders: Mapping[str, TrialFolder],
         display: Display,
-        mirror: WandbMirror,
+        observers: Observers,
         gave_up: Callable[[str], None],
     ) -> None:
         super().__init__()
         self.folders = dict(folders)
         self.display = display
-        self.mirror = mirror
+        self.observers = observers
         self._gave_up = gave_up
 
     def __getstate__(self) -> dict[str, Any]:
@@ -42,7 +58,9 @@ class SweepCallback(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A worker took a trial up."""
-        self.display.started(trial.config["trial_id"])
+        identity = trial.config["trial_id"]
+        self.display.started(identity)
+        self.observers.event("running", trial_id=identity)
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
@@ -51,7 +69,7 @@ class SweepCallback(tune.Callback):
         if result.get("rung") is not None:
             identity = trial.config["trial_id"]
             self.display.arrived(identity, result)
-            self.mirror.update(identity)
+            self.observers.changed(identity)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial ended by itself, or the scheduler ended it."""
@@ -66,7 +84,13 @@ class SweepCallback(tune.Callback):
         folder = self.folders[identity]
         if values and folder.status not in ENDED:
             folder.update(**values, ended=timestamp())
-        self.display.ended(identity, folder.status)
-        self.mirror.update(identity)
-        if folder.status == "failed":
+        content = folder.read()
+        status, failure = content["status"], content.get("failure") or {}
+        self.display.ended(identity, status)
+        self.observers.changed(identity)
+        if status == "failed":
+            named = {name: failure.get(name) for name in ("cause", "kind", "message")}
+            self.observers.event("failure", trial_id=identity, **named)
+        self.observers.event("status", trial_id=identity, status=status)
+        if status == "failed":
             self._gave_up(identity)

@@ -61,6 +61,7 @@ class Composed:
                 "tracking": schema.TrackingOptions,
                 "failures": schema.FailureOptions,
                 "budget": schema.BudgetOptions,
+                "notify": schema.NotifyOptions,
                 "arm": schema.ArmLabel,
             }
             values = {

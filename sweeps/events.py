@@ -1,4 +1,10 @@
-"""What happened in a sweep, in order: events.jsonl, one JSON object a line."""
+"""What happened in a sweep, in order: events.jsonl, one JSON object a line.
+
+    results/NAME/events.jsonl    {"time": "...", "event": "started", ...}
+
+Every start of the driver appends. The names: started, resumed, running, arrival, decision,
+failure, status (a trial ended), interrupted, ended.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +24,15 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
         cut_torn_line(path)
 
-    def write(self, event: str, **fields: Any) -> None:
-        """Append an event with the time."""
-        line = json.dumps({"time": timestamp(), "event": event, **fields}, allow_nan=False)
-        with self.path.open("a") as file:
-            file.write(line + "\n")
+    def write(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Append an event with the time; returns it."""
+        entry = {"time": timestamp(), "event": event, **fields}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
+        return entry
 
 
 def read_events(path: Path, *kinds: str) -> list[dict[str, Any]]:

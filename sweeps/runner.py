@@ -12,9 +12,10 @@ import json
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from kerzoo.records import ENDED, Row, TrialSpec, timestamp
 from sweeps.compose import ConfigError
 from sweeps.cost import stratum_of
 from sweeps.ledger import Ledger
+from sweeps.observers import Observers
 from sweeps.plan import Plan, summarise
 from sweeps.progress import Display, format_duration, label_cell
 from sweeps.resources import (
@@ -35,7 +37,6 @@ from sweeps.resources import (
     trial_resources,
 )
 from sweeps.stopping import StopSignal
-from sweeps.tracking import WandbMirror
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -205,34 +206,40 @@ def announce(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
 def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> StopSignal:
     import ray
 
+    from sweeps.callbacks import observe
+
     sweep = plan.sweep
     folders = {spec.trial_id: plan.trial_folder(spec.trial_id) for spec in plan.specs}
     rows = {trial: folder.rows() for trial, folder in folders.items()}
     labels = {c["trial_id"]: label_cell(c["values"]) for c in reversed(plan.content["cells"])}
     statuses = {trial: folder.status for trial, folder in folders.items()}
     display = Display(console, plan.specs, labels, statuses, rows, sweep.scheduler.rule)
-    mirror = WandbMirror(sweep.tracking, sweep.name, plan.folder, plan.specs, display.warn)
     stop = StopSignal(plan.folder / STOP_FILE, display.warn)
     ledger = Ledger(plan.folder / "run.json", sweep.budget, 0.0, rows, len(pending))
     spent = ledger.exhausted()
     if spent:
         stop.request(spent)
         return stop
+    observers = observe(plan, display.warn)
+    _say_begun(observers, len(pending), rows)
     storage = plan.folder / ".ray"
     shutil.rmtree(storage, ignore_errors=True)
     _start_ray(plan)
     try:  # Ray takes SIGTERM for itself when it starts
         with stop.on_signals(), contextlib.ExitStack() as stack:
-            tuner = _tuner(plan, pending, rows, stop, ledger, storage, display, mirror)
+            tuner = _tuner(plan, pending, rows, stop, ledger, storage, display, observers)
             stack.enter_context(display)
             tuner.fit()
     finally:
         ledger.advance()
         with contextlib.suppress(OSError):  # a full disk, of which the stop has told
             ledger.save()
-        mirror.close()
         ray.shutdown()
         shutil.rmtree(storage, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _mark_interrupted(plan)
+            _say_left(observers, plan)
+        observers.close()
     console.print(ledger.describe(), soft_wrap=True)
     return stop
 
@@ -245,7 +252,7 @@ def _tuner(
     ledger: Ledger,
     storage: Path,
     display: Display,
-    mirror: WandbMirror,
+    observers: Observers,
 ) -> Any:
     from ray import tune
 
@@ -283,7 +290,7 @@ def _tuner(
             stop=EndWhenIdle(stop, ledger),
             failure_config=tune.FailureConfig(max_failures=-1),  # sweeps.recovery counts
             callbacks=[
-                SweepCallback(folders, display, mirror, scheduler.gave_up),
+                SweepCallback(folders, display, observers, scheduler.gave_up),
                 Control(folders, sweep.failures, stop, ledger),
             ],
         ),
@@ -294,6 +301,24 @@ def _scheduler(plan: Plan, rows: dict[str, list[Row]]) -> Any:
     from sweeps.schedulers.tune import RungScheduler
 
     return RungScheduler.for_plan(plan, rows)
+
+
+def _say_begun(observers: Observers, num_pending: int, rows: Mapping[str, Sequence[Row]]) -> None:
+    observers.event(
+        "resumed" if any(rows.values()) else "started",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        pending=num_pending,
+        forward_passes=sum(int(r[-1]["forward_passes"]) for r in rows.values() if r),
+    )
+
+
+def _say_left(observers: Observers, plan: Plan) -> None:
+    statuses = [plan.trial_folder(spec.trial_id).status for spec in plan.specs]
+    left = sum(status not in ENDED for status in statuses)
+    failed = statuses.count("failed")
+    name = "interrupted" if left else "ended"
+    observers.event(name, trials=len(statuses), left=left, failed=failed)
 
 
 def _start_ray(plan: Plan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
@@ -149,10 +150,10 @@ class BudgetOptions:
 
 @dataclasses.dataclass
 class TrackingOptions:
-    """W&B, or nothing.
+    """W&B, TensorBoard, or nothing.
 
     Args:
-        name: "wandb" or "none".
+        name: "wandb", "tensorboard" or "none".
         mode: "offline", "online" or "disabled".
         project: W&B's project.
         entity: W&B's user or team; None for the account's own.
@@ -164,8 +165,35 @@ class TrackingOptions:
     entity: Optional[str] = None  # noqa: UP045
 
     def __post_init__(self) -> None:
-        _check_choice("tracking.name", self.name, ("wandb", "none"))
+        _check_choice("tracking.name", self.name, ("wandb", "tensorboard", "none"))
         _check_choice("tracking.mode", self.mode, ("offline", "online", "disabled"))
+
+
+@dataclasses.dataclass
+class NotifyOptions:
+    """A message at the end of a sweep, or on trouble.
+
+    Both are names of environment variables: a webhook's address is a secret and the plan records
+    every setting, and a configuration from elsewhere must not bring a command along.
+
+    Args:
+        webhook: Variable that holds a URL, to which `{"text": message}` is posted; None for none.
+        command: Variable that holds a shell command, which gets the message on standard input;
+            None for none.
+    """
+
+    webhook: Optional[str] = None  # noqa: UP045
+    command: Optional[str] = None  # noqa: UP045
+
+    def __post_init__(self) -> None:
+        for key, value in (("webhook", self.webhook), ("command", self.command)):
+            if value is None:
+                continue
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+                raise ValueError(
+                    f"notify.{key} must be the name of an environment variable that holds the "
+                    f"{'URL' if key == 'webhook' else 'command'}, not the thing itself"
+                )
 
 
 @dataclasses.dataclass
@@ -187,6 +215,10 @@ class SweepConfig:
             at the checkpoint that dev chose.
         data_root: Folder in which each task's public files have a folder of their usual name
             (SST-2, RTE, MultiRC, …); for tasks whose `data_dir` is null. None for no such folder.
+        notify: Whom to tell of the end and of trouble.
+        mirror: URI to which ended trials are copied, and from which a resume fetches what is
+            missing here: a folder's path, file://, s3://, gs://, hdfs://, or fsspec+SCHEME:// for
+            what fsspec knows. None for no mirror.
         time_budget_s: Say so beforehand if the sweep is likely to take longer; None for no word.
     """
 
@@ -209,6 +241,8 @@ class SweepConfig:
     tracking: TrackingOptions = dataclasses.field(default_factory=lambda: TrackingOptions("none"))
     failures: FailureOptions = dataclasses.field(default_factory=FailureOptions)
     budget: BudgetOptions = dataclasses.field(default_factory=BudgetOptions)
+    notify: NotifyOptions = dataclasses.field(default_factory=NotifyOptions)
+    mirror: Optional[str] = None  # noqa: UP045
     name: str = "trial"
     description: str = ""
     results_dir: str = "results"

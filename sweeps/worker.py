@@ -21,6 +21,7 @@ from kerzoo.attempt import run_trial
 from kerzoo.failures import Failure
 from kerzoo.records import Row, StaleAttemptError, TrialFolder, TrialSpec
 from kerzoo.workspace import Workspace
+from sweeps.logs import logged_to
 from sweeps.recovery import AttemptFailedError
 from sweeps.stopping import StopFile, StopRequested
 
@@ -75,7 +76,7 @@ def train(config: dict[str, Any]) -> None:
         spec = TrialSpec.from_dict(folder.read())
         shares = bool(config["shares"]) and not config.get("alone", False)
         rows = run_trial(spec, folder, workspace(), stop.check, shares)
-        with contextlib.closing(rows):
+        with logged_to(folder.path / "log.txt"), contextlib.closing(rows):
             _report(rows, start if is_first else None)
     except StaleAttemptError:
         return

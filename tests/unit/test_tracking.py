@@ -1,11 +1,9 @@
-"""W&B as a mirror: what it shows, and that nothing depends on it."""
+"""W&B as a tracked: what it shows, and that nothing depends on it."""
 
 from __future__ import annotations
 
 import json
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,9 @@ from hypothesis import strategies as st
 from kerzoo.records import TrialSpec
 from sweeps.plan import Plan, make_plan
 from sweeps.schema import TrackingOptions
-from sweeps.tracking import WandbMirror, flatten
+from sweeps.tracking import trackers
+from sweeps.tracking.offline import last_steps, read_history, read_records
+from sweeps.tracking.runs import WandbRuns, flatten
 
 WANDB = TrackingOptions(name="wandb", mode="offline", project="kerzoo")
 
@@ -27,6 +27,7 @@ class FakeRun:
 
     def __init__(self, **arguments: Any) -> None:
         self.arguments = arguments
+        self.starting_step = 0
         self.logged: list[tuple[int, dict[str, Any]]] = []
         self.summary: dict[str, Any] = {}
         self.exit_codes: list[int] = []
@@ -81,8 +82,9 @@ def append_rows(plan: Plan, spec: TrialSpec, *passes: int) -> None:
         )
 
 
-def mirror_of(plan: Plan, told: list[str], options: TrackingOptions = WANDB) -> WandbMirror:
-    return WandbMirror(options, "quickstart", plan.folder, plan.specs, told.append)
+def runs_of(plan: Plan, told: list[str], options: TrackingOptions = WANDB) -> WandbRuns:
+    plan.write()
+    return WandbRuns(plan.folder, options, told.append)
 
 
 def test_nested_values_become_dotted_keys_without_targets() -> None:
@@ -117,10 +119,10 @@ def test_a_trial_is_one_run_with_its_id_in_the_group_of_its_sweep(
     plan: Plan, runs: list[FakeRun]
 ) -> None:
     spec, told = plan.specs[0], list[str]()
-    mirror = mirror_of(plan, told)
+    tracked = runs_of(plan, told)
     append_rows(plan, spec, 0, 36)
-    mirror.update(spec.trial_id)
-    mirror.close()
+    tracked.update(spec.trial_id)
+    tracked.finish()
     (run,) = runs
     assert run.arguments["id"] == spec.trial_id
     assert run.arguments["group"] == "quickstart"
@@ -134,29 +136,17 @@ def test_a_trial_is_one_run_with_its_id_in_the_group_of_its_sweep(
 
 def test_each_row_is_logged_once_in_the_order_of_its_steps(plan: Plan, runs: list[FakeRun]) -> None:
     spec = plan.specs[0]
-    mirror = mirror_of(plan, [])
+    tracked = runs_of(plan, [])
     for passes in (0, 36, 72):
         append_rows(plan, spec, passes)
-        mirror.update(spec.trial_id)
-        mirror.update(spec.trial_id)
-    mirror.close()
+        tracked.update(spec.trial_id)
+        tracked.update(spec.trial_id)
+    tracked.finish()
     (run,) = runs
     assert [step for step, _ in run.logged] == [0, 18, 36]
     assert [values["forward_passes"] for _, values in run.logged] == [0, 36, 72]
     assert all("train_loss" not in values for _, values in run.logged)  # null is no number
     assert all("trial_id" not in values for _, values in run.logged)
-
-
-def test_rows_of_an_earlier_start_are_not_logged_again(plan: Plan, runs: list[FakeRun]) -> None:
-    spec = plan.specs[0]
-    append_rows(plan, spec, 0, 36)
-    mirror = mirror_of(plan, [])
-    mirror.update(spec.trial_id)
-    append_rows(plan, spec, 72)
-    mirror.update(spec.trial_id)
-    mirror.close()
-    (run,) = runs
-    assert [step for step, _ in run.logged] == [36]
 
 
 @pytest.mark.parametrize(
@@ -166,11 +156,11 @@ def test_a_run_ends_with_its_trial_and_says_how(
     plan: Plan, runs: list[FakeRun], status: str, exit_code: int
 ) -> None:
     spec = plan.specs[0]
-    mirror = mirror_of(plan, [])
+    tracked = runs_of(plan, [])
     append_rows(plan, spec, 0)
     plan.trial_folder(spec.trial_id).update(status=status)
-    mirror.update(spec.trial_id)
-    mirror.close()
+    tracked.update(spec.trial_id)
+    tracked.finish()
     (run,) = runs
     assert run.summary["status"] == status
     assert run.exit_codes == [exit_code]
@@ -179,76 +169,86 @@ def test_a_run_ends_with_its_trial_and_says_how(
 def test_runs_of_trials_that_go_on_later_are_finished_at_the_end(
     plan: Plan, runs: list[FakeRun]
 ) -> None:
-    mirror = mirror_of(plan, [])
+    tracked = runs_of(plan, [])
     for spec in plan.specs:
         append_rows(plan, spec, 0)
-        mirror.update(spec.trial_id)
-    mirror.close()
+        tracked.update(spec.trial_id)
+    tracked.finish()
     assert [len(run.exit_codes) for run in runs] == [1] * len(plan.specs)
 
 
-def test_a_broken_wandb_is_said_once_and_stops_nothing(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_cannot_be_used_is_said_once_and_runs_go_on_offline(
+    plan: Plan, runs: list[FakeRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def init(**_: Any) -> None:
-        raise wandb.errors.CommError("no route to host")
+    works = wandb.init
+
+    def init(**arguments: Any) -> Any:
+        if arguments["mode"] == "online":
+            raise wandb.errors.CommError("no route to host")
+        return works(**arguments)
 
     monkeypatch.setattr(wandb, "init", init)
     told: list[str] = []
-    mirror = mirror_of(plan, told)
+    options = TrackingOptions(name="wandb", mode="online", project="kerzoo")
+    tracked = runs_of(plan, told, options)
     for spec in plan.specs:
         append_rows(plan, spec, 0, 36)
-        mirror.update(spec.trial_id)
-    mirror.close()
+        tracked.update(spec.trial_id)
+    tracked.finish()
     assert len(told) == 1
     assert "no route to host" in told[0]
-    assert [len(plan.trial_folder(spec.trial_id).rows()) for spec in plan.specs] == [2] * len(
-        plan.specs
-    )
+    assert [[step for step, _ in run.logged] for run in runs] == [[0, 18]] * len(plan.specs)
+
+
+def test_online_a_run_goes_on_behind_the_step_that_the_server_has(
+    plan: Plan, runs: list[FakeRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = wandb.init
+
+    def init(**arguments: Any) -> Any:
+        run = works(**arguments)
+        run.starting_step = 19
+        return run
+
+    monkeypatch.setattr(wandb, "init", init)
+    spec = plan.specs[0]
+    append_rows(plan, spec, 0, 36, 72)
+    tracked = runs_of(plan, [], TrackingOptions(name="wandb", mode="online", project="kerzoo"))
+    tracked.update_all()
+    assert [step for step, _ in runs[0].logged] == [36]
+    assert runs[0].arguments["resume"] == "allow"
+
+
+def test_the_summary_has_an_objective_and_the_config_what_rebuilds_a_study(
+    plan: Plan, runs: list[FakeRun]
+) -> None:
+    spec = plan.specs[0]
+    append_rows(plan, spec, 0, 36, 72)
+    tracked = runs_of(plan, [])
+    tracked.update(spec.trial_id)
+    (run,) = runs
+    assert run.summary["objective"] == pytest.approx(0.628)
+    assert run.summary["status"] == "running"
+    config = run.arguments["config"]
+    assert (config["trial.arm"], config["plan.name"]) == (spec.arm, "quickstart")
+    assert config["trial.choices.task"] == spec.choices["task"]
+    assert [cell["trial_id"] for cell in config["plan.cells"]] == [spec.trial_id]
+    assert config["row.train_loss"] is None
 
 
 @pytest.mark.parametrize(
     "options",
     [TrackingOptions(name="none", mode="disabled"), TrackingOptions(name="wandb", mode="disabled")],
 )
-def test_without_tracking_nothing_is_started(
-    plan: Plan, runs: list[FakeRun], options: TrackingOptions
-) -> None:
-    mirror = mirror_of(plan, [], options)
-    append_rows(plan, plan.specs[0], 0)
-    mirror.update(plan.specs[0].trial_id)
-    mirror.close()
-    assert runs == []
-    assert not (plan.folder / "wandb").exists()
-
-
-def read_wandb_file(path: Path) -> Iterator[Any]:
-    """The records of a .wandb file: LevelDB log blocks after a header of seven bytes."""
-    from wandb.proto import wandb_internal_pb2
-
-    content, position, block, whole = path.read_bytes(), 7, 32 * 1024, b""
-    assert content[:4] == b":W&B"
-    while position + 7 <= len(content):
-        if block - position % block < 7:  # too little room for a header: padding
-            position += block - position % block
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, position)
-        if kind == 0:
-            break
-        whole += content[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or its last piece
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(whole)
-            yield record
-            whole = b""
+def test_without_tracking_nothing_is_started(plan: Plan, options: TrackingOptions) -> None:
+    assert trackers(options, plan.folder) == []
 
 
 def read_finished_run(path: Path) -> list[Any]:
     """All records, once W&B's own process has written the last one."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        records = list(read_wandb_file(path))
+        records = list(read_records(path))
         if any(record.WhichOneof("record_type") == "exit" for record in records):
             return records
         time.sleep(0.2)
@@ -258,12 +258,12 @@ def read_finished_run(path: Path) -> list[Any]:
 @pytest.mark.slow
 def test_an_offline_run_on_disk_has_id_group_config_and_increasing_steps(plan: Plan) -> None:
     told: list[str] = []
-    mirror = mirror_of(plan, told)
+    tracked = runs_of(plan, told)
     for spec in plan.specs:
         append_rows(plan, spec, 0, 36, 72, 144)
         plan.trial_folder(spec.trial_id).update(status="finished")
-        mirror.update(spec.trial_id)
-    mirror.close()
+        tracked.update(spec.trial_id)
+    tracked.finish()
     assert told == []
     for spec in plan.specs:
         (path,) = plan.folder.glob(f"wandb/offline-run-*/run-{spec.trial_id}.wandb")
@@ -272,11 +272,8 @@ def test_an_offline_run_on_disk_has_id_group_config_and_increasing_steps(plan: P
         assert (run.run_id, run.run_group, run.job_type) == (spec.trial_id, "quickstart", "screen")
         config = {item.key: json.loads(item.value_json) for item in run.config.update}
         assert config.items() >= flatten(spec.config).items()
-        history = [r.history for r in records if r.WhichOneof("record_type") == "history"]
-        rows = [
-            {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in h.item}
-            for h in history
-        ]
+        rows = read_history(path)
         assert [row["_step"] for row in rows] == [0, 18, 36, 72]
         assert [row["forward_passes"] for row in rows] == [0, 36, 72, 144]
         assert [row["dev_loss"] for row in rows] == pytest.approx([0.7, 0.664, 0.628, 0.556])
+    assert set(last_steps(plan.folder / "wandb").values()) == {72}
