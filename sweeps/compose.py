@@ -318,7 +318,9 @@ def _has_default(config: DictConfig, key: str) -> bool:
     node = OmegaConf.select(config, parent) if parent else None
     if not isinstance(node, DictConfig) or TARGET not in node:
         return False
-    return name in {field.name for field in dataclasses.fields(resolve(node[TARGET])) if field.init}
+    package = "sweeps.schedulers" if parent == "scheduler" else "kerzoo"
+    fields = dataclasses.fields(resolve(node[TARGET], parent, package))
+    return name in {field.name for field in fields if field.init}
 
 
 def _known_keys(parent: str) -> list[str]:
