@@ -9,7 +9,7 @@ import pytest
 from sweep_process import trials_of
 
 from sweeps import status
-from sweeps.events import EventLog
+from sweeps.events import read_events
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 def test_a_sweep_leaves_events_and_a_log_for_each_trial(undisturbed: tuple[Path, str]) -> None:
     folder, _ = undisturbed
     trials = set(trials_of(folder))
-    events = EventLog(folder / "events.jsonl").read()
+    events = read_events(folder / "events.jsonl")
     assert events[0]["event"] == "started"
     assert events[-1]["event"] == "ended"
     named = Counter((entry["event"], entry["trial_id"]) for entry in events if "trial_id" in entry)
