@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,13 +44,12 @@ def expand(space: Any, fixed: Mapping[str, Any]) -> list[Cell]:
         is_listed = any(value in block.get(key, []) for block in blocks)
         kept = [b for b in blocks if not is_listed or value in b.get(key, [value])]
         blocks = [{**b, key: [value]} if key in b else b for b in kept]
-    cells: list[Cell] = []
+    cells: dict[str, Cell] = {}
     for block in blocks:
         for values in itertools.product(*block.values()):
             cell = dict(zip(block, values, strict=True))
-            if cell not in cells:
-                cells.append(cell)
-    return cells
+            cells.setdefault(json.dumps(cell, sort_keys=True, default=str), cell)
+    return list(cells.values())
 
 
 def factors_of(cells: Sequence[Cell]) -> list[str]:
