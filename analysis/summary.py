@@ -83,7 +83,8 @@ def list_cautions(study: Study) -> list[str]:
     else:
         cautions.append(
             f"Cells have up to {study.seeds_per_cell} seeds; numbers are means over them, ± is the "
-            "standard deviation over seeds. This report holds no interval and no test yet."
+            "standard deviation over seeds. Intervals and tests are in the comparison of "
+            "confirmed arms alone."
         )
     cautions.append(
         "An arm's best cell was chosen on the same dev examples that it is shown for, which "
