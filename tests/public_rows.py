@@ -10,6 +10,21 @@ from typing import Any
 Row = Callable[[int], str]
 _DATE = {"day": "", "month": "", "year": ""}
 
+OPT_TASKS = [
+    "sst2",
+    "rte",
+    "cb",
+    "boolq",
+    "wsc",
+    "wic",
+    "multirc",
+    "copa",
+    "record",
+    "squad",
+    "drop",
+]
+ROBERTA_TASKS = [f"roberta_{name}" for name in ["sst2", "sst5", "snli", "mnli", "rte", "trec"]]
+
 
 def _line(**row: Any) -> str:
     return json.dumps(row) + "\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from public_rows import write_opt_tasks, write_roberta_tasks
+from public_rows import OPT_TASKS, ROBERTA_TASKS, write_opt_tasks, write_roberta_tasks
 from torch.nn import functional as F
 
 from kerzoo.losses import SplitLoss
@@ -15,20 +15,6 @@ from kerzoo.records import TrialFolder
 from kerzoo.workspace import Workspace
 from sweeps.plan import make_plan
 
-OPT_TASKS = [
-    "sst2",
-    "rte",
-    "cb",
-    "boolq",
-    "wsc",
-    "wic",
-    "multirc",
-    "copa",
-    "record",
-    "squad",
-    "drop",
-]
-ROBERTA_TASKS = [f"roberta_{name}" for name in ["sst2", "sst5", "snli", "mnli", "rte", "trec"]]
 ROWS, STEPS = 8, 200
 LEARNING_RATES = {"opt-tiny": 3e-4, "roberta-tiny": 1e-3}
 LARGEST_SHARE_LEFT = 0.9

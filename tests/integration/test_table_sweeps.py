@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from public_rows import write_opt_tasks, write_roberta_tasks
+from public_rows import OPT_TASKS, ROBERTA_TASKS, write_opt_tasks, write_roberta_tasks
 from rich.console import Console
 
 from analysis import build_report
@@ -16,20 +16,6 @@ from kerzoo.training import run_trials
 from sweeps.plan import Plan, make_plan
 from sweeps.tables import print_plan
 
-OPT_TASKS = [
-    "sst2",
-    "rte",
-    "cb",
-    "boolq",
-    "wsc",
-    "wic",
-    "multirc",
-    "copa",
-    "record",
-    "squad",
-    "drop",
-]
-ROBERTA_TASKS = [f"roberta_{name}" for name in ["sst2", "sst5", "snli", "mnli", "rte", "trec"]]
 TINY = ("training.batch_size=2", "training.forward_passes=12", "training.rungs=[0.5,1.0]")
 OPT_GRIDS = {
     "full": (1e-3, {1e-6, 1e-7}),
