@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,7 @@ REPORT_TIMEOUT_S = 120.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     names = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.pop("WANDB_SERVICE", None)  # of a parent that used W&B itself: it holds our ids
     if not names or {"-h", "--help"} & set(names):
         print(HELP, end="")
         return 0

@@ -106,7 +106,7 @@ def test_without_a_server_rows_are_kept_offline_and_pushed_later(
         url = server.url if kind == "refusing" else "http://127.0.0.1:9"
         monkeypatch.setenv("WANDB_BASE_URL", url)
         told = track(plan, [spec.trial_id], patience_s=120.0)
-    assert len(told) == 1
+    assert len(told) == 1, told
     assert "goes on offline" in told[0]
     assert "sweeps.sync" in told[0]
     assert KEY not in told[0]
@@ -132,5 +132,5 @@ def test_a_slow_server_is_given_up_at_the_end_and_delays_no_trial(
         start = time.monotonic()
         told = track(plan, [spec.trial_id] * 100, patience_s=4.0)
         assert time.monotonic() - start < 15
-    assert len(told) == 1
+    assert len(told) == 1, told
     assert "did not finish in time" in told[0]
