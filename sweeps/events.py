@@ -3,7 +3,7 @@
     results/NAME/events.jsonl    {"time": "...", "event": "started", ...}
 
 Every start of the driver appends. The names: started, resumed, running, arrival, decision,
-failure, status (a trial ended), interrupted, ended.
+failure, status (a trial ended), warning, interrupted, ended.
 """
 
 from __future__ import annotations

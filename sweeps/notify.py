@@ -15,15 +15,14 @@ from sweeps.schema import NotifyOptions
 TIMEOUT_S = 30.0
 FAILURES_THAT_TROUBLE = 3
 """So many failed trials since the start are worth one message."""
-TROUBLE = frozenset({"budget", "disk", "failures"})
-"""Events that are worth a message each time."""
 
 
 class Notifier(Observer):
     """Posts to a webhook, runs a command, or both.
 
     Policy: one message when the sweep ends or is interrupted, one at the third failed trial, one
-    for each event of TROUBLE. What cannot be sent is said on the console, without the address.
+    for each warning: of a budget, a full disk, failures that are alike. What cannot be sent is
+    said on the console, without the address.
 
     Args:
         options: The section `notify`.
@@ -56,8 +55,8 @@ class Notifier(Observer):
         if name in ("ended", "interrupted"):
             failed = f", {entry['failed']} failed" if entry["failed"] else ""
             return f"{name}, {entry['trials'] - entry['left']}/{entry['trials']} trials{failed}"
-        if name in TROUBLE:
-            return f"{name}: {entry.get('message', 'see events.jsonl')}"
+        if name == "warning":
+            return f"{name}: {entry['message']}"
         self.failures += name == "failure"
         if name == "failure" and self.failures == FAILURES_THAT_TROUBLE:
             return f"{self.failures} trials failed; the last: {entry.get('message')}"

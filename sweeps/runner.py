@@ -8,6 +8,7 @@ out, the scheduler is given their rows, interrupted trials replay their own traj
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -214,13 +215,14 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> StopSignal:
     labels = {c["trial_id"]: label_cell(c["values"]) for c in reversed(plan.content["cells"])}
     statuses = {trial: folder.status for trial, folder in folders.items()}
     display = Display(console, plan.specs, labels, statuses, rows, sweep.scheduler.rule)
-    stop = StopSignal(plan.folder / STOP_FILE, display.warn)
+    observers = observe(plan, display.warn)
+    stop = StopSignal(plan.folder / STOP_FILE, functools.partial(_warn, display, observers))
     ledger = Ledger(plan.folder / "run.json", sweep.budget, 0.0, rows, len(pending))
     spent = ledger.exhausted()
     if spent:
         stop.request(spent)
+        observers.close()
         return stop
-    observers = observe(plan, display.warn)
     _say_begun(observers, len(pending), rows)
     storage = plan.folder / ".ray"
     shutil.rmtree(storage, ignore_errors=True)
@@ -301,6 +303,13 @@ def _scheduler(plan: Plan, rows: dict[str, list[Row]]) -> Any:
     from sweeps.schedulers.tune import RungScheduler
 
     return RungScheduler.for_plan(plan, rows)
+
+
+def _warn(display: Display, observers: Observers, message: str) -> None:
+    """Tell of a budget, a full disk or failures, on the console and to whoever observes."""
+    display.warn(message)
+    with contextlib.suppress(OSError):  # a full disk, of which the console has told
+        observers.event("warning", message=message)
 
 
 def _say_begun(observers: Observers, num_pending: int, rows: Mapping[str, Sequence[Row]]) -> None:

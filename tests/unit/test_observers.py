@@ -154,12 +154,12 @@ def test_a_webhook_and_a_command_hear_of_the_end_and_of_trouble(
     url, bodies = posted
     monkeypatch.setenv("HOOK", url)
     monkeypatch.setenv("TELL", f"cat >> {tmp_path}/said; echo >> {tmp_path}/said")
-    budget = {"event": "budget", "message": "80 % of the GPU hours are used"}
+    budget = {"event": "warning", "message": "80 % of the GPU hours are used"}
     quiet = {"event": "decision", "decision": "stop"}
     told = notify(NotifyOptions("HOOK", "TELL"), quiet, FAILURE, FAILURE, FAILURE, budget, ENDED)
     messages = [
         "sweep: 3 trials failed; the last: no memory",
-        "sweep: budget: 80 % of the GPU hours are used",
+        "sweep: warning: 80 % of the GPU hours are used",
         "sweep: ended, 4/4 trials, 1 failed",
     ]
     assert [body["text"] for body in bodies] == messages
