@@ -19,7 +19,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check clean
+.PHONY: help quickstart test chaos check clean
 
 help:  ## show this list
 	@echo "make TARGET [PYTHON=python3.11] [TORCH=...]"
@@ -29,7 +29,10 @@ quickstart: $(VENV)/.installed-run  ## set up, run the small sweep, print where 
 	$(RUN) sweep.py +sweep=quickstart
 
 test: $(VENV)/.installed-dev  ## set up, run all tests that need no GPU
-	$(RUN) -m pytest -q -m "not gpu"
+	$(RUN) -m pytest -q -m "not gpu and not chaos"
+
+chaos: $(VENV)/.installed-dev  ## set up, kill, starve and stop whole sweeps; eight minutes on two cores
+	$(RUN) -m pytest -q -m chaos
 
 check: $(VENV)/.installed-dev  ## set up, check format, lint, types and import rules
 	$(RUN) -m ruff format --check .
