@@ -262,7 +262,7 @@ def confirmed_comparison(study: Study) -> Table | None:
     return Table(frame, (*named, *signed, *counted, Column("verdict", "Verdict")), note)
 
 
-@table("best")
+@table("rungs")
 def divergence_rates(study: Study) -> Table | None:
     """How often each arm diverged."""
     cells = study.cells[study.cells["status"].isin(["finished", "diverged", "stopped"])]
