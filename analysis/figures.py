@@ -280,12 +280,10 @@ def _draw_grid(
     full: int | None,
 ) -> None:
     for x, rate in enumerate(rates):
+        column = settings[_equal(settings["learning_rate"], rate)].sort_values("dev_loss")
         for y, epsilon in enumerate(epsilons):
-            found = settings[
-                _equal(settings["learning_rate"], rate)
-                & _equal(settings["perturbation_scale"], epsilon)
-            ]
-            _draw_cell(axes, x, y, found.sort_values("dev_loss"), scale, full)
+            found = column[_equal(column["perturbation_scale"], epsilon)]
+            _draw_cell(axes, x, y, found, scale, full)
     axes.set_xlim(-0.5, len(rates) - 0.5)
     axes.set_ylim(-0.5, len(epsilons) - 0.5)
     axes.set_xticks(range(len(rates)), [format_level(rate) for rate in rates])

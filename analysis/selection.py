@@ -159,26 +159,28 @@ def rung_counts(study: Study) -> pd.DataFrame:
         here = frame[frame["context"] == context]
         cells = study.cells[study.cells["context"] == context]
         stopped_at = _stopping_rungs(cells, here)
+        reached, lost = here[here["dev_loss"].notna()], here[here["diverged"]]
+        trained = {arm: mine for arm, mine in cells.groupby("arm") if mine["trains"].any()}
+        of_arms = {arm: list(trained[arm]["trial_id"]) for arm in study.arms if arm in trained}
         for rung in study.rungs(context):
             sample = _describe_sample(rung, stopped_at, cells, here)
-            for arm in [a for a in study.arms if cells.loc[cells["arm"] == a, "trains"].any()]:
-                ids = set(cells.loc[cells["arm"] == arm, "trial_id"])
-                mine = here[(here["arm"] == arm) & here["trial_id"].isin(ids)]
-                losses = mine.loc[(mine["rung"] == rung) & mine["dev_loss"].notna(), "dev_loss"]
-                records.append(
-                    {
-                        "context": context,
-                        "rung": rung,
-                        "arm": arm,
-                        "trials": len(cells[cells["arm"] == arm]),
-                        "arrived": len(losses),
-                        "stopped": sum(stopped_at.get(trial) == rung for trial in ids),
-                        "diverged": int((mine["diverged"] & (mine["rung"] <= rung)).sum()),
-                        "best": losses.min(),
-                        "median": losses.median(),
-                        "sample": sample,
-                    }
-                )
+            arrived = reached[reached["rung"] == rung].groupby("arm")["dev_loss"]
+            best, median, count = arrived.min(), arrived.median(), arrived.count()
+            records += [
+                {
+                    "context": context,
+                    "rung": rung,
+                    "arm": arm,
+                    "trials": len(of_arms[arm]),
+                    "arrived": int(count.get(arm, 0)),
+                    "stopped": sum(stopped_at.get(trial) == rung for trial in set(of_arms[arm])),
+                    "diverged": int((lost.loc[lost["arm"] == arm, "rung"] <= rung).sum()),
+                    "best": best.get(arm, float("nan")),
+                    "median": median.get(arm, float("nan")),
+                    "sample": sample,
+                }
+                for arm in of_arms
+            ]
     return pd.DataFrame(records)
 
 

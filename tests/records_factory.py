@@ -42,6 +42,7 @@ class SimulatedSweep:
         halving: Keep 1/halving of each arm's trials at each rung; 1 stops none.
         metric: "dev_accuracy" or "dev_f1".
         is_binary: Whether rows have dev_auc.
+        rungs: Forward passes at which a trial is evaluated, beside step 0.
     """
 
     name: str = "simulated"
@@ -58,6 +59,7 @@ class SimulatedSweep:
     is_binary: bool = True
     model: str = "smollm2-135m"
     task: str = "movie_reviews"
+    rungs: Sequence[int] = RUNGS
 
     def cells(self) -> list[Values]:
         """The grid, as plan.json lists it."""
@@ -97,10 +99,10 @@ class SimulatedSweep:
 
     def _last_rungs(self, trials: Mapping[str, Values]) -> dict[str, int]:
         """The rung at which each trial stops, by halving within the arm."""
-        last = dict.fromkeys(trials, RUNGS[-1])
+        last = dict.fromkeys(trials, self.rungs[-1])
         for arm in self.arms:
             alive = [t for t, cell in trials.items() if cell["arm"] == arm]
-            for rung in RUNGS[:-1]:
+            for rung in self.rungs[:-1]:
                 alive.sort(key=lambda t: -self.gain(trials[t]["values"]))
                 kept = max(1, len(alive) // self.halving)
                 last.update(dict.fromkeys(alive[kept:], rung))
@@ -112,7 +114,7 @@ class SimulatedSweep:
         training = {
             "learning_rate": values[LEARNING_RATE],
             "perturbation_scale": values[EPSILON],
-            "forward_passes": RUNGS[-1],
+            "forward_passes": self.rungs[-1],
             "seed": values.get(SEED, self.seeds[0]),
         }
         return {
@@ -127,7 +129,7 @@ class SimulatedSweep:
                 "task": {"name": self.task},
                 "training": training,
             },
-            "rungs": list(RUNGS),
+            "rungs": list(self.rungs),
             "command": f"python -m sweeps.trial arm={cell['arm']}",
         }
 
@@ -142,7 +144,7 @@ class SimulatedSweep:
             "choices": {"model": self.model, "task": self.task, "tuning": "lora_last6"},
             "config": {},
             "plan_seed": 0,
-            "rungs": list(RUNGS),
+            "rungs": list(self.rungs),
             "versions": {"python": "3.11", "kerzoo": "0.1.0"},
             "commit": "0123abc",
             "method_version": 1,
@@ -152,7 +154,7 @@ class SimulatedSweep:
             "trials": specs,
             "cost": {
                 "trials": len(specs),
-                "forward_passes": RUNGS[-1] * len(specs),
+                "forward_passes": self.rungs[-1] * len(specs),
                 "memory_gib_per_trial": 0.9,
                 "device": "cpu",
                 "device_hours": 0.4,
@@ -167,7 +169,7 @@ class SimulatedSweep:
     def _run(self, cell: Values, last_rung: int) -> tuple[Values, list[Values]]:
         """A trial.json and its rows."""
         fate = self.fate(cell["values"])
-        status = fate or ("finished" if last_rung == RUNGS[-1] else "stopped")
+        status = fate or ("finished" if last_rung == self.rungs[-1] else "stopped")
         trial = {**self._spec(cell), "status": status, "attempts": 1, "failure": None}
         if status == "planned":
             return trial, []
@@ -178,9 +180,9 @@ class SimulatedSweep:
                 "traceback": "Traceback (most recent call last):\n  line 1\nOutOfMemory",
             }
             return trial, []
-        reached = [0, *(rung for rung in RUNGS if rung <= last_rung)]
+        reached = [0, *(rung for rung in self.rungs if rung <= last_rung)]
         if status in ("running", "interrupted", "diverged"):
-            reached = [0, RUNGS[0]]
+            reached = [0, self.rungs[0]]
         rows = [self._row(cell, rung) for rung in reached]
         if status == "diverged":
             lost = dict.fromkeys(("train_loss", "dev_loss", self.metric, "dev_auc"))
@@ -189,7 +191,7 @@ class SimulatedSweep:
 
     def _row(self, cell: Values, rung: int) -> Values:
         values = cell["values"]
-        fall = self.gain(values) * rung / RUNGS[-1]
+        fall = self.gain(values) * rung / self.rungs[-1]
         row = {
             "trial_id": cell["trial_id"],
             "arm": cell["arm"],

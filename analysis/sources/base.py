@@ -14,6 +14,10 @@ FACTORS = ("training.perturbation_scale", "training.learning_rate", "training.se
 """What tells cells apart beside the arm, where a source has no plan that says so."""
 
 
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None)
+"""Made once: a decoder of one's own for each row would take longer than the row."""
+
+
 class ResultsError(ValueError):
     """Results that no report can be made of."""
 
@@ -146,7 +150,7 @@ def parse_json_object(text: str) -> Values:
     Raises:
         ValueError: If it is not JSON, or no object.
     """
-    values = json.loads(text, parse_constant=lambda _: None)
+    values = _DECODER.decode(text)
     if not isinstance(values, dict):
         raise ValueError(f"must be an object, got {type(values).__name__}")
     return values
