@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.formats import format_count, format_score, format_text
+from analysis import sensitivity
+from analysis.formats import format_count, format_number, format_score, format_text
 from analysis.load import Study
 from analysis.registry import Column, Table, table
 from analysis.statistics import (
@@ -28,6 +29,9 @@ from analysis.statistics import (
     wilson_interval,
 )
 from analysis.statistics.paired import PairedMean
+
+REGISTERED = (sensitivity,)
+"""Modules whose import registers the exhibits of effects, importance, robustness and theory."""
 
 OWN, EQUAL = "own cells", "equal hyperparameters"
 GROUP = ["model", "tuning"]
@@ -231,7 +235,7 @@ def confirmed_comparison(study: Study) -> Table | None:
     if frame.empty:
         return None
     signed = [
-        Column(name, label, _format_number, numeric=True)
+        Column(name, label, format_number, numeric=True)
         for name, label in (
             ("difference", "Difference or ratio"),
             ("low", "95 % from"),
@@ -286,7 +290,3 @@ def divergence_rates(study: Study) -> Table | None:
         Column("high", "to", format_score, numeric=True),
     )
     return Table(pd.DataFrame(rows), columns, "Intervals are Wilson's.")
-
-
-def _format_number(value: Any) -> str:
-    return "–" if pd.isna(value) else f"{float(value):.3g}".replace("-", "−")

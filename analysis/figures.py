@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from analysis.formats import format_count, format_level, format_loss
 from analysis.load import Study
 from analysis.registry import Panel, PanelGroup, figure
 from analysis.selection import Which, average_seeds, compared_rung, last_of_settings
-from analysis.style import INK, MUTED, PAPER, RULE, colors_of, markers_of, new_figure
+from analysis.style import INK, MUTED, PAPER, RULE, colors_of, markers_of, new_figure, stem
 
 LOWEST = colormaps["viridis"]
 MAX_PANELS = 12
@@ -105,7 +104,7 @@ def _curve_panel(study: Study, frame: pd.DataFrame, context: str, column: str, l
     description = f"{label} against forward passes{f' for {context}' if context else ''}. {shown}."
     if num_outside:
         axes.set_xlabel(f"Forward passes; {num_outside} points lie above the frame")
-    return Panel(_stem(column, context), drawing, description + more)
+    return Panel(stem(column, context), drawing, description + more)
 
 
 def _thin_lines(evaluations: pd.DataFrame, leader: str | None) -> pd.DataFrame:
@@ -262,7 +261,7 @@ def _heat_panel(
     axes.set_xlabel("Learning rate")
     axes.set_ylabel("ε", rotation=0)
     axes.set_title(title)
-    return Panel(_stem(arm, context), drawing, description)
+    return Panel(stem(arm, context), drawing, description)
 
 
 def _has_many_levels(cells: pd.DataFrame) -> bool:
@@ -339,8 +338,3 @@ def _draw_points(axes: Axes, settings: pd.DataFrame, scale: Normalize, full: int
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: format_level(value))
         axis.set_minor_formatter(lambda value, _: "")
-
-
-def _stem(*parts: str) -> str:
-    words = (re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-") for part in parts)
-    return "-".join(word for word in words if word)

@@ -90,6 +90,19 @@ def format_gib(value: Any) -> str:
     return f"{float(value):.2f}" if float(value) >= 0.1 else f"{float(value):.2g}"
 
 
+def format_number(value: Any) -> str:
+    """A number to three digits: 0.0312."""
+    return MISSING if is_missing(value) else f"{float(value):.3g}".replace("-", MINUS)
+
+
+def format_range(low: Any, high: Any, decimals: int = 4) -> str:
+    """An interval: [−0.0120, 0.0034]; nothing where an end is missing."""
+    if is_missing(low) or is_missing(high):
+        return ""
+    ends = (f"{float(end):.{decimals}f}".replace("-", MINUS) for end in (low, high))
+    return "[{}, {}]".format(*ends)
+
+
 def _signed(number: float, decimals: int) -> str:
     text = f"{abs(number):.{decimals}f}"
     if float(text) == 0:

@@ -56,8 +56,8 @@ class Study:
         sweeps: The folders' contents, as read.
         trials: One row per trial: `sweep, trial_id, planned, context, arm, status, …`.
         cells: One row per cell and trial of the plans: the trial's columns with the cell's own
-            arm and factors, `extra` (the other factors in words) and `setting`, a number that is
-            the same for the seeds of one cell.
+            arm and factors, `extra` (the other factors in words), `factors` (all swept keys and
+            values) and `setting`, a number that is the same for the seeds of one cell.
         evaluations: One row per cell, trial and evaluation; outcomes, and `*_change` over the
             trial's own step 0. A diverged evaluation has NaN outcomes.
         last_rows: The last row of every trial that has one, those outside the plans included.
@@ -284,12 +284,13 @@ def _frame_cells(sweeps: Sequence[Results], trials: pd.DataFrame) -> pd.DataFram
                     "perturbation_scale": epsilon,
                     "learning_rate": rate,
                     "extra": extra,
+                    "factors": values,
                     "setting": settings[key],
                     "shared_with": "",
                 }
             )
     _name_aliases(records)
-    columns = [*trials.columns, "extra", "setting", "shared_with"]
+    columns = [*trials.columns, "extra", "factors", "setting", "shared_with"]
     return pd.DataFrame(records, columns=columns)
 
 

@@ -81,6 +81,12 @@ def markers_of(arms: Sequence[str]) -> dict[str, str]:
     return {arm: MARKERS[place % len(MARKERS)] for place, arm in enumerate(arms)}
 
 
+def stem(*parts: str) -> str:
+    """Words as a part of a file's name."""
+    words = (re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-") for part in parts)
+    return "-".join(word for word in words if word)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty drawing, in inches, that needs no window and leaves no global state."""
     return Figure(figsize=(width, height), layout="constrained")

@@ -40,6 +40,7 @@ class SimulatedSweep:
         gain: The fall of the dev loss over the whole budget, given a cell's values.
         fate: The status that a cell's trial ends in; None leaves it to the scheduler.
         halving: Keep 1/halving of each arm's trials at each rung; 1 stops none.
+        control: Whether a cell's trial is a control, which is judged and never stopped.
         metric: "dev_accuracy" or "dev_f1".
         is_binary: Whether rows have dev_auc.
         rungs: Forward passes at which a trial is evaluated, beside step 0.
@@ -55,6 +56,7 @@ class SimulatedSweep:
     gain: Callable[[Mapping[str, Any]], float] = default_gain
     fate: Callable[[Mapping[str, Any]], str | None] = lambda values: None
     halving: int = 1
+    control: Callable[[Mapping[str, Any]], bool] = lambda values: False
     metric: str = "dev_accuracy"
     is_binary: bool = True
     model: str = "smollm2-135m"
@@ -89,17 +91,36 @@ class SimulatedSweep:
         folder = root / self.name
         cells = self.cells()
         trials = {c["trial_id"]: c for c in cells if c["arm"] not in self.aliases}
-        last_rungs = self._last_rungs(trials)
+        dropped_at = self._halve(trials)
+        controls = [t for t, cell in trials.items() if self.control(cell["values"])]
+        last_rungs = dict.fromkeys(trials, self.rungs[-1]) | {
+            trial: rung for trial, rung in dropped_at.items() if trial not in controls
+        }
         folder.mkdir(parents=True)
         plan = self._plan(cells, [self._spec(c) for c in trials.values()])
+        plan["control_trials"] = controls
         (folder / "plan.json").write_text(json.dumps(plan))
+        verdicts = [
+            {
+                "event": "decision",
+                "trial_id": trial,
+                "rung": rung,
+                "survives": dropped_at.get(trial) != rung,
+                "exempt": trial in controls,
+            }
+            for rung in (self.rungs[:-1] if self.halving > 1 else ())
+            for trial in trials
+            if dropped_at.get(trial, rung) >= rung
+        ]
+        lines = "".join(json.dumps(verdict) + "\n" for verdict in verdicts)
+        (folder / "events.jsonl").write_text(lines)
         for trial_id, cell in trials.items():
             write_trial(folder, *self._run(cell, last_rungs[trial_id]))
         return folder
 
-    def _last_rungs(self, trials: Mapping[str, Values]) -> dict[str, int]:
-        """The rung at which each trial stops, by halving within the arm."""
-        last = dict.fromkeys(trials, self.rungs[-1])
+    def _halve(self, trials: Mapping[str, Values]) -> dict[str, int]:
+        """The rung at which the rule drops a trial, by halving within the arm."""
+        last: dict[str, int] = {}
         for arm in self.arms:
             alive = [t for t, cell in trials.items() if cell["arm"] == arm]
             for rung in self.rungs[:-1]:

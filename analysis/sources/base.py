@@ -33,6 +33,8 @@ class Results:
             the plan first, in its order, then those outside it by id.
         rows: The rows of every trial, one per (trial, step), ordered by step within a trial.
         warnings: What was wrong with the files, in sentences.
+        decisions: The verdicts of early stopping in order, each with `trial_id`, `rung`,
+            `survives` and `exempt`; none where the source does not keep them.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Results:
     trials: dict[str, Values]
     rows: list[Values]
     warnings: list[str]
+    decisions: list[Values] = dataclasses.field(default_factory=list)
 
 
 def keep_one_row_per_step(

@@ -41,7 +41,8 @@ def read_results(folder: Path) -> Results:
             f"no records yet in {folder}: {len(trials)} trials are planned, none has been "
             "evaluated; run the sweep first"
         )
-    return Results(name, plan, trials, rows, warnings)
+    decisions = _read_decisions(folder / "events.jsonl", warnings)
+    return Results(name, plan, trials, rows, warnings, decisions)
 
 
 def _read_plan(folder: Path, warnings: list[str]) -> Values:
@@ -105,3 +106,35 @@ def _read_rows(path: Path, warnings: list[str]) -> list[Values]:
         else:
             rows.append(row)
     return rows
+
+
+def _read_decisions(path: Path, warnings: list[str]) -> list[Values]:
+    """The verdicts of early stopping; of what is damaged there is a warning."""
+    if not path.is_file():
+        return []
+    *lines, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    found: list[Values] = []
+    num_damaged = 0
+    for line in lines:
+        try:
+            event = parse_json_object(line)
+        except ValueError:
+            num_damaged += 1
+            continue
+        if event.get("event") == "decision" and _is_verdict(event):
+            found.append({key: event[key] for key in _VERDICT})
+    if num_damaged:
+        warnings.append(f"events.jsonl: {num_damaged} of its lines are damaged and left out.")
+    return found
+
+
+_VERDICT = ("trial_id", "rung", "survives", "exempt")
+
+
+def _is_verdict(event: Values) -> bool:
+    return (
+        isinstance(event.get("trial_id"), str)
+        and isinstance(event.get("rung"), int)
+        and isinstance(event.get("survives"), bool)
+        and isinstance(event.get("exempt"), bool)
+    )

@@ -18,12 +18,14 @@ from analysis.statistics.power import (
     student_power,
 )
 from analysis.statistics.proportions import wilson_interval
+from analysis.statistics.ranks import RankCorrelation, kendall, spearman
 from analysis.statistics.survival import Survival, kaplan_meier
 from analysis.statistics.weighting import WeightedMean, weighted_difference
 
 __all__ = [
     "Equivalence",
     "PairedMean",
+    "RankCorrelation",
     "Survival",
     "WeightedMean",
     "adjust_holm",
@@ -32,11 +34,13 @@ __all__ = [
     "equivalence_power",
     "interquartile_mean",
     "kaplan_meier",
+    "kendall",
     "paired_mean",
     "performance_profile",
     "seeds_needed",
     "sign_flip_p",
     "smallest_detectable_effect",
+    "spearman",
     "stratified",
     "student_power",
     "weighted_difference",

@@ -97,7 +97,7 @@ def test_failures_show_their_traceback_escaped(report: Path) -> None:
 
 def test_every_figure_has_an_alternative_text(report: Path) -> None:
     text = report.read_text()
-    assert text.count("<svg") == len(re.findall(r'role="img" aria-label="[^"]{20,}"', text)) == 6
+    assert text.count("<svg") == len(re.findall(r'role="img" aria-label="[^"]{20,}"', text)) >= 6
 
 
 def test_tables_and_figures_are_files_too(report: Path) -> None:

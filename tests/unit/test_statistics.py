@@ -15,11 +15,13 @@ from analysis.statistics import (
     equivalence_power,
     interquartile_mean,
     kaplan_meier,
+    kendall,
     paired_mean,
     performance_profile,
     seeds_needed,
     sign_flip_p,
     smallest_detectable_effect,
+    spearman,
     stratified,
     student_power,
     weighted_difference,
@@ -160,14 +162,49 @@ def test_the_interquartile_mean_and_profiles_are_those_of_hand_calculations() ->
     assert performance_profile([0.2, 0.4, 0.9, -np.inf], [0.2, 0.5]).tolist() == [0.75, 0.25]
 
 
-def test_equal_weights_give_the_difference_of_means_and_almost_welchs_interval() -> None:
+def test_without_dropped_trials_the_difference_is_that_of_the_means() -> None:
     generator = np.random.default_rng(2)
-    ours, theirs = generator.normal(0.3, 1, 12), generator.normal(0, 2, 9)
-    found = weighted_difference((ours, np.ones(12)), (theirs, np.ones(9)))
-    low, high = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((low, high))
+    values, nobody = generator.normal(0, 1, 21), np.zeros(21, dtype=bool)
+    ours = np.arange(21) < 12
+    found = weighted_difference(values, nobody, ~nobody, ours, np.arange(21))
+    assert found.mean == pytest.approx(values[ours].mean() - values[~ours].mean())
+    low, high = stats.ttest_ind(values[ours], values[~ours], equal_var=False).confidence_interval()
+    assert found.high - found.low == pytest.approx(high - low, rel=0.05)
 
 
-def test_an_unseen_trial_weighs_nothing() -> None:
-    found = weighted_difference(([1.0, np.nan, 3.0], [1, 0, 3]), ([0.0, 1.0], [1, 1]))
-    assert found.mean == pytest.approx((1 + 9) / 4 - 0.5)
+def test_pairs_as_units_have_the_interval_of_their_differences() -> None:
+    values = np.concatenate([DIFFERENCES + np.arange(6), np.arange(6)])
+    nobody = np.zeros(12, dtype=bool)
+    units = np.tile(np.arange(6), 2)
+    found = weighted_difference(values, nobody, ~nobody, np.arange(12) < 6, units)
+    expected = paired_mean(DIFFERENCES)
+    assert found[:3] == pytest.approx((expected.mean, expected.low, expected.high))
+
+
+def test_a_control_stands_for_the_dropped_trials_of_its_arm_that_converged() -> None:
+    values = [1.0, np.nan, 3.0, np.nan, np.nan, 0.0, 1.0]
+    dropped = [False, True, True, True, True, False, False]
+    seen = [True, False, True, True, False, True, True]  # the second control diverged
+    found = weighted_difference(values, dropped, seen, np.arange(7) < 5, np.arange(7))
+    # four were dropped, two of them seen: 3.0 weighs two, and so does the one that diverged
+    assert found.mean == pytest.approx((1.0 + 2 * 3.0) / 3 - 0.5)
+    assert found.controls == 2
+
+
+def test_without_controls_nothing_is_said_of_dropped_trials() -> None:
+    found = weighted_difference(
+        [1.0, np.nan, 0.0], [False, True, False], [True, False, True], [1, 1, 0], [0, 1, 2]
+    )
+    assert np.isnan(found[:3]).all()
+
+
+def test_rank_correlations_are_scipys_and_have_an_interval_from_five_pairs_on() -> None:
+    first, second = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [2.0, 1.0, 3.0, 5.0, 4.0, 6.0]
+    rho, tau = spearman(first, second), kendall(first, second)
+    assert rho.value == pytest.approx(stats.spearmanr(first, second).statistic)
+    assert tau.value == pytest.approx(stats.kendalltau(first, second).statistic)
+    assert rho.low < rho.value < rho.high < 1
+    assert np.isnan(spearman(first[:4], second[:4]).low)
+    assert np.isnan(spearman([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]).value)
+    with pytest.raises(ValueError, match="finite"):
+        kendall([1.0, np.nan, 2.0], [1.0, 2.0, 3.0])

@@ -1,0 +1,10 @@
+"""What matters, where and by how much: effects at rungs, importance, robustness, theory.
+
+Importing the package registers its tables and figures.
+"""
+
+from __future__ import annotations
+
+from analysis.sensitivity import effects, effects_shown
+
+__all__ = ["effects", "effects_shown"]
