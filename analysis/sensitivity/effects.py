@@ -72,7 +72,7 @@ def effects_at_rungs(study: Study, level: float = 0.95) -> pd.DataFrame:
             continue
         fates = fates_of(study, cells)
         for rung in study.rungs(context):
-            trials = _values_at(study, cells, rung, fates)
+            trials = values_at(study, cells, rung, fates)
             base = trials[trials["arm"] == baseline]
             found: list[dict[str, Any]] = [
                 {"context": context, "rung": rung, "arm": arm}
@@ -117,7 +117,7 @@ def control_fraction(sweep: Results) -> float:
     return float(scheduler.get("control_fraction") or 0.0)
 
 
-def _values_at(study: Study, cells: pd.DataFrame, rung: int, fates: Fates) -> pd.DataFrame:
+def values_at(study: Study, cells: pd.DataFrame, rung: int, fates: Fates) -> pd.DataFrame:
     """Every cell and trial once, with its dev loss at a rung and why it has none.
 
     Columns `loss`, `seen` (it arrived, or diverged on its way), `lost` (diverged), `dropped`

@@ -6,6 +6,7 @@ Every check has a fixed seed; its bounds are `SIGMAS` Monte-Carlo standard error
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,15 @@ from analysis.statistics import (
     spearman,
     student_power,
     weighted_difference,
+)
+from analysis.statistics.variance import (
+    against_chance,
+    contrasts,
+    explained_shares,
+    permutations,
+    surrogate_shares,
+    top_divergences,
+    with_pairs,
 )
 
 STUDIES = 4000
@@ -158,3 +168,44 @@ def test_intervals_of_rank_correlations_cover_the_truth(
         found = measure(pairs[:, 0], pairs[:, 1])
         covered += found.low <= truth <= found.high
     assert 0.93 <= covered / 1000 <= 0.97
+
+
+GRID = np.array(list(itertools.product(range(3), range(3), range(2), range(2)))).T
+
+
+def test_a_planted_interaction_ranks_first() -> None:
+    """On a balanced 3 × 3 × 2 × 2 grid: a pair's effect of sd .8, a main effect of .5, noise .5."""
+    first, second, third, _ = GRID
+    bases = with_pairs({name: contrasts(c) for name, c in zip("abcd", GRID, strict=True)})
+    truth = (first - 1.0) * (second - 1.0) * np.sqrt(1.5) + (third - 0.5)
+    outcomes = truth + generator(13).normal(0, 0.5, (STUDIES, GRID.shape[1]))
+    shares = explained_shares(outcomes, bases)
+    assert sum(map(np.mean, shares.values())) < 1
+    others = np.stack([values for name, values in shares.items() if name != "a × b"])
+    assert (shares["a × b"] > others.max(axis=0)).mean() > 0.99
+    model = surrogate_shares(outcomes, bases)
+    others = np.stack([values for name, values in model.shares.items() if name != "a × b"])
+    assert (model.shares["a × b"] > others.max(axis=0)).mean() > 0.99
+
+
+@pytest.mark.parametrize("method", ["exact", "surrogate", "PED"])
+def test_a_dummy_factor_leaves_its_null_in_a_twentieth_of_the_studies_at_most(method: str) -> None:
+    """Random labels beside factors that matter; p ≤ .05 with 99 permutations has chance .05."""
+    studies, size = 1000, GRID.shape[1]
+    draw = generator(14)
+    levels = dict(zip("abcd", GRID, strict=True))
+    bases = {name: contrasts(codes) for name, codes in levels.items()}
+    rejected = 0
+    for _ in range(studies):
+        outcome = GRID[0] * GRID[1] + GRID[2] + draw.normal(0, 1, size)
+        together = np.concatenate([outcome[None], permutations(outcome, 99, draw)])
+        dummy = draw.permutation(np.arange(size) % 3)
+        if method == "PED":
+            found = top_divergences(together, {"dummy": dummy})["dummy"]
+        elif method == "exact":
+            found = explained_shares(together, {"dummy": contrasts(dummy)})["dummy"]
+        else:
+            found = surrogate_shares(together, bases | {"dummy": contrasts(dummy)}).shares["dummy"]
+        rejected += against_chance(found[0], found[1:]).p <= 0.05
+    assert rejected / studies <= 0.05 + SIGMAS * np.sqrt(0.05 * 0.95 / studies)
+    assert method != "exact" or within(rejected / studies, 0.05, studies)
