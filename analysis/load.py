@@ -45,6 +45,8 @@ MEASURED = (
     "test_score",
     "peak_memory_gib",
 )
+NO_TUNING = "none"
+"""The tuning of trials that leave the model as it is."""
 OUTCOMES = ("dev_loss", "score", "dev_auc")
 
 
@@ -156,8 +158,10 @@ def _frame_trials(sweeps: Sequence[Results]) -> pd.DataFrame:
 
 
 def _varying(trials: pd.DataFrame) -> list[str]:
-    """The context columns in which the planned trials differ."""
-    return [c for c in CONTEXT_COLUMNS if trials.loc[trials["planned"], c].nunique() > 1]
+    """The context columns in which the planned trials differ; those without a tuning do not."""
+    planned = trials.loc[trials["planned"], list(CONTEXT_COLUMNS)]
+    counts = planned.assign(tuning=planned["tuning"].where(planned["tuning"] != NO_TUNING))
+    return [c for c in CONTEXT_COLUMNS if counts[c].nunique() > 1]
 
 
 def _name_context(values: Mapping[Any, Any], varying: Sequence[str]) -> str:
@@ -190,6 +194,7 @@ def _facts(trial: Values, row: Values, plan: Values) -> Values:
         meaningless = name in row and row[name] is None
         return None if meaningless else _first_of(training.get(name), row.get(name))
 
+    tunes = not ("tuning" in row and row["tuning"] is None)
     listed = _first_of(trial.get("rungs"), plan.get("rungs"), [])
     rungs = [rung for rung in listed if isinstance(rung, int)] if isinstance(listed, list) else []
     return {
@@ -197,7 +202,7 @@ def _facts(trial: Values, row: Values, plan: Values) -> Values:
         "phase": trial.get("phase") or row.get("phase") or "screen",
         "model": name_of("model"),
         "task": name_of("task"),
-        "tuning": name_of("tuning"),
+        "tuning": name_of("tuning") if tunes else NO_TUNING,
         "arm": str(trial.get("arm") or row.get("arm") or "unknown"),
         "status": str(trial["status"]),
         "attempts": trial.get("attempts", 0),
@@ -210,7 +215,6 @@ def _facts(trial: Values, row: Values, plan: Values) -> Values:
         "num_directions": row.get("num_directions"),
         "rungs": rungs,
         "trains": trial.get("rungs") != [],
-        "tunes": not ("tuning" in row and row["tuning"] is None),
         "command": trial.get("command") or "",
         "failure_kind": failure.get("cause") or failure.get("kind") or "",
         "failure_message": failure.get("message") or "",
@@ -270,9 +274,9 @@ def _frame_cells(sweeps: Sequence[Results], trials: pd.DataFrame) -> pd.DataFram
                 for key, value in values.items()
                 if key not in FIXED_FACTORS
             )
-            if not trial["tunes"] and "tuning" in values:  # it stands beside every tuning
-                tuned = {**trial, "tuning": str(values["tuning"])}
-                trial = {**tuned, "context": _name_context(tuned, varying)}
+            if trial["tuning"] == NO_TUNING and "tuning" in values:  # beside every tuning
+                beside = {**trial, "tuning": str(values["tuning"])}
+                trial = {**trial, "context": _name_context(beside, varying)}
             key = (trial["context"], arm, repr(epsilon), repr(rate), extra)
             if (settings.get(key), trial["trial_id"]) in listed:
                 continue  # cells that differ in what means nothing to their method

@@ -25,7 +25,6 @@ def scores_by_task(study: Study) -> Table | None:
     found = choose_scores(study)
     if found.empty or not (found["task"].nunique() > 1 or (found["split"] == "test").any()):
         return None
-    found = found.assign(tuning=found["tuning"].fillna(""))  # none where nothing is trained
     tasks = [t for t in dict.fromkeys(study.cells["task"]) if (found["task"] == t).any()]
     best = _best_of_tasks(found)
     records = [
@@ -92,7 +91,8 @@ def choose_scores(study: Study) -> pd.DataFrame:
             }
         )
     columns = [*ROW, "task", "score", "score_sd", "seeds", "missing", "split", "setting"]
-    return pd.DataFrame(records, columns=columns).sort_values("setting", kind="stable")
+    scores = pd.DataFrame(records, columns=columns).sort_values("setting", kind="stable")
+    return scores.drop_duplicates([*ROW, "task"])  # what tunes nothing stands beside every tuning
 
 
 def _best_of_tasks(found: pd.DataFrame) -> set[tuple[Any, ...]]:

@@ -42,7 +42,8 @@ def _summarise_context(study: Study, context: str, best: list[dict[Hashable, Any
             f"None of {len(trials)} trials has finished with a loss, so no arms are compared at "
             f"the final rung ({describe_statuses(trials)})."
         )
-    rung = format_count(compared_rung(study, context, "final"))
+    rung = compared_rung(study, context, "final")
+    when = f"After {format_count(rung)} forward passes" if rung else "Without training"
     lowest = min(best, key=lambda row: row["dev_loss"])
     baseline = study.baselines[0] if study.baselines else None
     base = next((row for row in best if row["arm"] == baseline), None)
@@ -50,7 +51,9 @@ def _summarise_context(study: Study, context: str, best: list[dict[Hashable, Any
         a for a in study.arms if a not in {r["arm"] for r in best} and (cells["arm"] == a).any()
     ]
     without = f" No trial of {', '.join(absent)} got there." if absent else ""
-    if base is None:
+    if not (cells["arm"] == baseline).any():
+        compared = "the baseline is not among these arms"
+    elif base is None:
         compared = f"the baseline{f' {baseline}' if baseline else ''} has no finished trial"
     elif lowest is base:
         rest = "no other arm is below it" if len(best) > 1 else "no other arm has finished"
@@ -59,7 +62,7 @@ def _summarise_context(study: Study, context: str, best: list[dict[Hashable, Any
         below = format_loss(base["dev_loss"] - lowest["dev_loss"])
         compared = f"{below} below the best of the baseline {base['arm']} ({_changes(base, study)})"
     return (
-        f"After {rung} forward passes the lowest dev loss is {format_loss(lowest['dev_loss'])}, by "
+        f"{when} the lowest dev loss is {format_loss(lowest['dev_loss'])}, by "
         f"{lowest['arm']} ({_changes(lowest, study)}): {compared}.{without}"
     )
 

@@ -257,7 +257,7 @@ class TrialOptions:
             raise ValueError(
                 f"training.rungs must not lie below one step: the first, {rungs[0]} forward "
                 f"passes ({self.training.rungs[-len(rungs)]} of {self.training.forward_passes}), "
-                f"is less than the {per_step} of one step; raise forward_passes or rungs[0]"
+                f"is less than the {per_step} of one step; raise forward_passes or that rung"
             )
         if len(set(steps)) < len(steps):
             raise ValueError(

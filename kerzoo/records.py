@@ -92,7 +92,8 @@ class TrialSpec:
         arm: The method's label.
         phase: "screen" or "confirm".
         overrides: The Hydra overrides that lead to it.
-        choices: The option chosen of each configuration group.
+        choices: The option chosen of each configuration group; the tuning is "none" where no
+            parameter moves.
         config: The resolved configuration, a plain dict.
         rungs: Nominal forward passes at which it is evaluated after step 0; the last is its whole
             budget. Empty where nothing is trained.

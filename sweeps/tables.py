@@ -13,6 +13,7 @@ from rich.table import Table
 from kerzoo.failures import group_alike
 from kerzoo.options import TrialOptions
 from kerzoo.records import Row, score_of
+from sweeps.cost import estimate_trial
 from sweeps.plan import Plan
 from sweeps.progress import format_duration
 
@@ -40,12 +41,12 @@ def print_plan(plan: Plan, console: Console) -> None:
     expected_s = cost["device_hours_expected"] * 3600
     unit = "GPU time" if cost["device"] == "cuda" else "time of one CPU slot"
     lines = [
-        f"{len(content['cells'])} cells, {cost['trials']} trials, "
-        f"{cost['forward_passes_per_trial']} forward passes each, evaluated at "
+        f"{len(content['cells'])} cells, {cost['trials']} trials, at most "
+        f"{cost['forward_passes_per_trial']:,} forward passes each, evaluated at "
         f"{', '.join(map(str, content['rungs']))}",
         f"{cost['forward_passes']:,} forward passes in all, about "
         f"{cost['forward_passes_expected']:,} with {plan.sweep.scheduler.name}",
-        f"about {cost['memory_gib_per_trial']:.1f} GiB a trial, device {cost['device']}",
+        f"at most about {cost['memory_gib_per_trial']:.1f} GiB a trial, device {cost['device']}",
         f"about {format_duration(device_s)} of {unit} in all, {format_duration(expected_s)} with "
         f"{plan.sweep.scheduler.name} ({cost['assumption']})",
         f"smallest detectable effect: {seen} ({cost['smallest_detectable_effect_note']})",
@@ -115,20 +116,23 @@ def _figures(rows: list[Row]) -> list[str]:
 
 
 def _arms(plan: Plan) -> Table:
+    """What each arm moves under each tuning, and what that takes."""
     table = Table(box=None, pad_edge=True, header_style="bold")
-    for column in ("arm", "trials", "tuning", "trainable", "kernel", "order", "passes a step"):
-        table.add_column(
-            column, justify="left" if column in ("arm", "tuning", "kernel") else "right"
-        )
+    left = ("arm", "tuning", "kernel")
+    columns = ("trainable", "kernel", "order", "passes a step", "GiB a trial", "time in all")
+    for column in ("arm", "trials", "tuning", *columns):
+        table.add_column(column, justify="left" if column in left else "right")
     rows: dict[tuple[str, str], list[TrialOptions]] = defaultdict(list)
     kernels: dict[tuple[str, str], str] = {}
     for spec, options in zip(plan.specs, plan.options, strict=True):
         key = (spec.arm, spec.choices["tuning"])
         rows[key].append(options)
         kernels[key] = spec.choices["kernel"]
+    forward_pass_s = plan.content["preparation"].get("forward_pass_s")
     for (arm, tuning), members in sorted(rows.items()):
         first = members[0]
         trainable = first.method.tuning(first).count_parameters(first.model.sizes)
+        costs = [estimate_trial(options, forward_pass_s) for options in members]
         table.add_row(
             arm,
             str(len(members)),
@@ -136,9 +140,16 @@ def _arms(plan: Plan) -> Table:
             f"{trainable:,}",
             kernels[arm, tuning] if first.uses("kernel") else "–",
             str(first.kernel.order) if first.uses("kernel") else "–",
-            str(first.forward_passes_per_step),
+            _range([options.forward_passes_per_step for options in members]),
+            f"{max(cost.memory_gib for cost in costs):.1f}",
+            format_duration(sum(cost.device_s for cost in costs)),
         )
     return table
+
+
+def _range(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low}–{high}"
 
 
 def _cells(plan: Plan) -> Table:

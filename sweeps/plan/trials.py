@@ -22,6 +22,8 @@ _SWEEP_KEYS = (
     - {"phase", "data_root"}
 )
 """Overrides that a trial of its own does not need."""
+NO_TUNING = "none"
+"""The tuning of a trial that leaves the model as it is."""
 FREE = frozenset({"training.learning_rate", "training.perturbation_scale", "training.seed"})
 """What no check of a method looks at beyond its range."""
 SIGNED_CELLS = 2000
@@ -85,7 +87,7 @@ class TrialFactory:
             arm=str(config["arm"]["name"]),
             phase=self.phase,
             overrides=overrides,
-            choices=self._composer.choose(groups),
+            choices=_name_choices(self._composer.choose(groups), options),
             config=config,
             rungs=options.rungs,
             command=shlex.join(["python", "-m", "sweeps.trial", *overrides]),
@@ -117,6 +119,11 @@ class _Template:
         now = {k: v if k == "seed" else float(v) for k, v in changes.items() if k in used}
         numbers = {**self.numbers, "training": {**used, **now}}
         return {**self.config, "training": training}, options, hash_numbers(numbers)
+
+
+def _name_choices(choices: dict[str, str], options: TrialOptions) -> dict[str, str]:
+    """The options chosen; a tuning that the method makes nothing of is "none"."""
+    return choices if options.uses("tuning") else {**choices, "tuning": NO_TUNING}
 
 
 def list_cell(cell: Cell, spec: TrialSpec) -> dict[str, Any]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from tiny_trials import created, trial_config, trial_spec
+from tiny_trials import trial_config
 
-from kerzoo.attempt import run_trial
 from kerzoo.kernels import format_table
 from kerzoo.models import LoadedModel
 from kerzoo.options import TrialOptions
-from kerzoo.workspace import Workspace
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +53,31 @@ def test_every_arm_is_in_the_table_of_arms() -> None:
     assert arms <= set(re.findall(r"`(\w+)`", table))
 
 
-def test_a_task_of_ones_own_is_one_file_and_its_accuracy_can_be_the_objective(
+def write_tickets(folder: Path) -> None:
+    """300 rows to train on and 100 to test on, as the README says."""
+    folder.mkdir(parents=True)
+    bodies = {"billing": "The invoice is wrong", "technical": "The program crashes"}
+    rows = [(f"Ticket {i}", body, label) for i in range(200) for label, body in bodies.items()]
+    for name, chosen in (("train.csv", rows[:300]), ("val.csv", rows[300:])):
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows([("subject", "body", "label"), *chosen])
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_is_the_file_that_is_shown_and_its_accuracy_can_be_the_objective(
     tmp_path: Path, own_cache: Path
 ) -> None:
+    for folder in ("conf", "kerzoo", "sweeps"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (shown,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-    node = yaml.safe_load(shown) | {"data_dir": str(tmp_path), "max_length": 48}
-    node |= {"num_train": 24, "num_dev": 12, "num_test": 4, "objective": "accuracy"}
-    node["label_words"] = [" great", " terrible"]
-    rows = [
-        (f"{subject} {number}", f"the {body} is not good", label)
-        for number in range(20)
-        for subject, body, label in (("film", "plot", "billing"), ("story", "scene", "technical"))
-    ]
-    for name, chosen in (("train.csv", rows), ("val.csv", rows[:8])):
-        with (tmp_path / name).open("w", newline="") as file:
-            csv.writer(file).writerows([("subject", "body", "label"), *chosen])
-    config = trial_config("no/data", task=node, learning_rate=0.3, perturbation_scale=0.1)
-    config["training"]["forward_passes"] = 80
-    config["training"]["rungs"] = [1.0]
-    spec = trial_spec(config)
-    rows_of_trial = list(run_trial(spec, created(tmp_path, spec), Workspace()))
-    assert [row["task"] for row in rows_of_trial] == ["tickets", "tickets"]
-    assert rows_of_trial[-1]["dev_accuracy"] is not None
+    (tmp_path / "conf" / "task" / "tickets.yaml").write_text(shown)
+    write_tickets(tmp_path / "data" / "tickets")
+    trial = ("arm=mezo", "task=tickets", "task.objective=accuracy", "model=opt-tiny")
+    command = [sys.executable, "-m", "sweeps.trial", *trial, "training.forward_passes=8"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (records,) = tmp_path.glob("results/trial/trials/*/records.jsonl")
+    rows = [json.loads(line) for line in records.read_text().splitlines()]
+    assert {row["task"] for row in rows} == {"tickets"}
+    assert all(row["train_loss"] * 16 % 0.5 == 0 for row in rows[1:])  # shares of 16 examples
+    assert all(row["dev_accuracy"] is not None for row in rows)

@@ -324,7 +324,7 @@ def test_the_printed_plan_says_what_runs_what_it_costs_and_what_it_can_detect() 
     text = printed(plan)
     for part in (
         "quickstart",
-        "12 cells, 12 trials, 144 forward passes each, evaluated at 36, 72, 144",
+        "12 cells, 12 trials, at most 144 forward passes each, evaluated at 36, 72, 144",
         "1,728 forward passes in all",
         "GiB a trial",
         "device cpu",
