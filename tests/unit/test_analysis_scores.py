@@ -154,3 +154,40 @@ def test_quoted_rows_say_where_they_are_from() -> None:
     for quoted in QUOTED:
         assert quoted.source
         assert all(0 < score < 100 for score, _ in quoted.scores.values())
+
+
+class BesideUntrained(ConfirmedSweep):
+    """Two tunings, and an arm that moves nothing: one trial of it beside both."""
+
+    @staticmethod
+    def trial_id(values: Mapping[str, Any]) -> str:
+        kept = {k: v for k, v in values.items() if k != "tuning" or values["arm"] != "zero_shot"}
+        return SimulatedSweep.trial_id(kept)
+
+    def _spec(self, cell: Values) -> Values:
+        spec = super()._spec(cell)
+        spec["choices"]["tuning"] = cell["values"].get("tuning", "lora")
+        return spec
+
+    def _row(self, cell: Values, rung: int) -> Values:
+        row = super()._row(cell, rung)
+        return {**row, "tuning": None} if cell["arm"] == "zero_shot" else row
+
+
+@pytest.mark.parametrize("tunings", [["lora"], ["lora", "full"]])
+def test_what_moves_no_parameter_has_no_tuning_and_one_row(
+    tmp_path: Path, tunings: list[str]
+) -> None:
+    sweep = BesideUntrained(
+        arms=("mezo", "zero_shot"),
+        learning_rates=(0.01,),
+        epsilons=(0.01,),
+        extra={"task": ["sst2", "rte"]} | ({"tuning": tunings} if len(tunings) > 1 else {}),
+    )
+    study = load_study([sweep.write(tmp_path)])
+    table = scores_by_task(study)
+    assert table is not None
+    rows = list(zip(table.frame["arm"], table.frame["tuning"], strict=True))
+    assert sorted(rows) == sorted([("mezo", t) for t in tunings] + [("zero_shot", "none")])
+    assert len(study.contexts) == 2 * len(tunings)
+    assert all(set(c["arm"]) == {"mezo", "zero_shot"} for _, c in study.cells.groupby("context"))

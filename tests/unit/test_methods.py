@@ -69,6 +69,10 @@ def test_a_value_outside_its_range_is_refused(make: Any, said: str) -> None:
         ),
         (("arm=linear_probe", "task=copa"), "classes are the same for all examples"),
         (("arm=linear_probe", "task=squad"), "classes are the same for all examples"),
+        (
+            ("arm=linear_probe", "task.num_train=600", "training.forward_passes=36"),
+            "less than the 38",
+        ),
         (("arm=in_context", "task.num_train=10"), "must not exceed the task's 10"),
         (("arm=in_context", "task=roberta_sst2"), "must be 0 where the prompt has a mask"),
     ],
@@ -117,7 +121,7 @@ def test_a_plan_of_all_arms_says_what_each_costs() -> None:
     print_plan(plan, console)
     assert isinstance(console.file, io.StringIO)
     (line,) = (s for s in console.file.getvalue().splitlines() if s.strip().startswith("zero_shot"))
-    assert line.split() == ["zero_shot", "1", "lora_last6", "0", "–", "–", "0"]
+    assert line.split() == ["zero_shot", "1", "none", "0", "–", "–", "0", "0.5", "0", "s"]
 
 
 def test_adamw_in_single_precision_needs_four_copies_of_the_weights() -> None:
