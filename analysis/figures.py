@@ -16,7 +16,17 @@ from analysis.formats import format_count, format_level, format_loss
 from analysis.load import Study
 from analysis.registry import Panel, PanelGroup, figure
 from analysis.selection import Which, average_seeds, compared_rung, last_of_settings
-from analysis.style import INK, MUTED, PAPER, RULE, colors_of, markers_of, new_figure, stem
+from analysis.style import (
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    colors_of,
+    contrast_to,
+    markers_of,
+    new_figure,
+    stem,
+)
 
 LOWEST = colormaps["viridis"]
 MAX_PANELS = 12
@@ -312,8 +322,7 @@ def _draw_cell(
     loss, rung = float(found["dev_loss"].iloc[0]), int(found["rung"].iloc[0])
     shade = LOWEST(scale(loss))
     box.set(facecolor=shade, edgecolor=shade)
-    luminance = float(np.dot(np.power(shade[:3], 2.2), (0.2126, 0.7152, 0.0722)))
-    color = "#ffffff" if luminance < 0.18 else "#000000"  # where black and white contrast alike
+    color = contrast_to(shade)
     is_partial = full is not None and rung < full
     axes.text(x, y + 0.1 * is_partial, format_loss(loss), ha="center", va="center", color=color)
     if is_partial:

@@ -81,6 +81,13 @@ def markers_of(arms: Sequence[str]) -> dict[str, str]:
     return {arm: MARKERS[place % len(MARKERS)] for place, arm in enumerate(arms)}
 
 
+def contrast_to(shade: Sequence[float]) -> str:
+    """Black or white, whichever is the more legible on a shade (red, green, blue in 0 … 1)."""
+    linear = [part**2.2 for part in shade[:3]]
+    luminance = sum(w * part for w, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "#ffffff" if luminance < 0.18 else "#000000"
+
+
 def stem(*parts: str) -> str:
     """Words as a part of a file's name."""
     words = (re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-") for part in parts)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.load import Study, sweep_labels
 from analysis.sources import Results
@@ -25,6 +24,7 @@ from analysis.statistics import (
     paired_mean,
     sign_flip_p,
     spearman,
+    stratified,
     weighted_difference,
 )
 
@@ -71,6 +71,8 @@ def effects_at_rungs(study: Study, level: float = 0.95) -> pd.DataFrame:
         if baseline not in arms:
             continue
         fates = fates_of(study, cells)
+        cells = cells[["trial_id", "context", "arm", "status", "factors", "seed"]]
+        cells = cells.assign(unit=units_of(cells))
         for rung in study.rungs(context):
             trials = values_at(study, cells, rung, fates)
             base = trials[trials["arm"] == baseline]
@@ -121,14 +123,13 @@ def values_at(study: Study, cells: pd.DataFrame, rung: int, fates: Fates) -> pd.
     """Every cell and trial once, with its dev loss at a rung and why it has none.
 
     Columns `loss`, `seen` (it arrived, or diverged on its way), `lost` (diverged), `dropped`
-    (by the rule, at a lower rung), `pending`, `unit` (its setting, seeds apart, in those
-    factors that all arms have).
+    (by the rule, at a lower rung) and `pending`, beside those of the cells.
     """
     rows = study.evaluations[study.evaluations["context"] == cells["context"].iloc[0]]
     rows = rows[rows["step"] > 0]
     at = rows[(rows["rung"] == rung) & rows["dev_loss"].notna()].drop_duplicates("trial_id")
     lost_at = rows[rows["diverged"]].groupby("trial_id")["rung"].min()
-    trials = cells[["trial_id", "arm", "status", "factors", "seed"]].copy()
+    trials = cells.copy()
     trials["loss"] = trials["trial_id"].map(at.set_index("trial_id")["dev_loss"]).astype(float)
     lost_at = trials["trial_id"].map(lost_at).astype(float)
     trials["lost"] = lost_at <= rung
@@ -136,11 +137,13 @@ def values_at(study: Study, cells: pd.DataFrame, rung: int, fates: Fates) -> pd.
     dropped_at = trials["trial_id"].map(fates.dropped_at).astype(float)
     trials["dropped"] = (dropped_at < rung) & ~(lost_at <= dropped_at)
     trials["pending"] = trials["status"].isin(PENDING) & ~trials["seen"]
-    shared = shared_keys(cells)
-    trials["unit"] = [
-        json.dumps([(k, values[k]) for k in shared], default=str) for values in trials["factors"]
-    ]
     return trials
+
+
+def units_of(cells: pd.DataFrame) -> list[str]:
+    """The setting of each cell in those factors, seeds apart, that all arms have."""
+    shared = shared_keys(cells)
+    return [json.dumps([(k, f[k]) for k in shared], default=str) for f in cells["factors"]]
 
 
 def shared_keys(cells: pd.DataFrame) -> list[str]:
@@ -200,13 +203,17 @@ def _compare_all(
             "pairs": len(d),
             "how": "pairs",
         }
-    ours, theirs = mine["loss"].dropna(), base["loss"].dropna()
-    row: dict[str, Any] = {"how": "two samples", "difference": ours.mean() - theirs.mean()}
-    if min(len(ours), len(theirs)) > 1:
-        tested = stats.ttest_ind(ours, theirs, equal_var=False)
-        low, high = tested.confidence_interval(level)
-        row |= {"p": float(tested.pvalue), "low": float(low), "high": float(high)}
-    return row
+    sides = [side["loss"].dropna().to_numpy(float) for side in (mine, base)]
+    if not all(map(len, sides)):
+        return {"how": "two samples"}
+    found = stratified([sides[0], -sides[1]], level)  # its mean is half of the difference
+    return {
+        "how": "two samples",
+        "difference": 2 * float(found.mean),
+        "low": 2 * float(found.low),
+        "high": 2 * float(found.high),
+        "p": float(found.p),
+    }
 
 
 def _weight(mine: pd.DataFrame, base: pd.DataFrame, level: float) -> dict[str, Any]:

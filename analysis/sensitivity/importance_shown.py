@@ -96,7 +96,7 @@ def _bars(frame: pd.DataFrame, key: tuple[str, ...]) -> Panel:
     first = frame.head(MAX_BARS)
     if DUMMY not in set(first["effect"]):
         first = pd.concat([first, frame[frame["effect"] == DUMMY]])
-    drawing = new_figure(5.6, 0.9 + 0.26 * len(first))
+    drawing = new_figure(5.6, 1.1 + 0.26 * len(first))
     axes = drawing.add_subplot()
     is_share = method != PED
     for place, row in enumerate(first.to_dict("records")):
@@ -114,7 +114,7 @@ def _bars(frame: pd.DataFrame, key: tuple[str, ...]) -> Panel:
     if is_share:
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.set_xlabel("Share of the variance" if is_share else "Divergence of the best fifth")
-    title = f"{method}, {block}: {outcome}"
+    title = f"{method}, {block}\n{outcome}"
     axes.set_title(f"{context}\n{title}" if context else title)
     form = format_score if is_share else format_number
     said = "; ".join(

@@ -7,7 +7,11 @@ reads a real one.
 
 from __future__ import annotations
 
-from analysis.statistics.distributions import interquartile_mean, performance_profile
+from analysis.statistics.distributions import (
+    interquartile_interval,
+    interquartile_mean,
+    performance_profile,
+)
 from analysis.statistics.multiplicity import adjust_holm
 from analysis.statistics.paired import Equivalence, PairedMean, equivalence, paired_mean, stratified
 from analysis.statistics.permutation import attainable_size, sign_flip_p
@@ -32,6 +36,7 @@ __all__ = [
     "attainable_size",
     "equivalence",
     "equivalence_power",
+    "interquartile_interval",
     "interquartile_mean",
     "kaplan_meier",
     "kendall",

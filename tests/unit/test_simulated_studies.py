@@ -18,6 +18,7 @@ from analysis.statistics import (
     adjust_holm,
     attainable_size,
     equivalence,
+    interquartile_interval,
     kendall,
     paired_mean,
     sign_flip_p,
@@ -109,6 +110,14 @@ def test_equivalence_is_claimed_wrongly_in_a_twentieth_at_most(pairs: int) -> No
     differences = generator(7).normal(1.0, 0.5, (STUDIES, pairs))
     rate = float((equivalence(paired_mean(differences), 1.0).p <= 0.05).mean())
     assert rate <= 0.05 + SIGMAS * np.sqrt(0.05 * 0.95 / STUDIES)
+
+
+@pytest.mark.parametrize("law", ["normal", "t3"])
+@pytest.mark.parametrize("number", [20, 40])
+def test_intervals_of_interquartile_means_cover_the_truth(number: int, law: str) -> None:
+    values = DIFFERENCE_LAWS[law](generator(11), (1000, number))
+    found = [interquartile_interval(row) for row in values]
+    assert 0.93 <= np.mean([f.low <= 0 <= f.high for f in found]) <= 0.97
 
 
 @pytest.mark.parametrize(("trials", "control"), [(40, 0.25), (100, 0.1)])
