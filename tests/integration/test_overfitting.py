@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from public_rows import OPT_TASKS, ROBERTA_TASKS, write_opt_tasks, write_roberta_tasks
+from tiny_trials import MEZO, trial_config, write_sst2
 from torch.nn import functional as F
 
+from kerzoo.evaluation import evaluate
 from kerzoo.losses import SplitLoss
 from kerzoo.options import TrialOptions
 from kerzoo.records import TrialFolder
@@ -78,3 +80,26 @@ def test_two_hundred_zeroth_order_steps_overfit_eight_rows(
         after = unlikelihood(bench.train, labels)
     assert len(losses) == 2 * STEPS
     assert after < LARGEST_SHARE_LEFT * before
+
+
+def test_the_accuracy_itself_as_the_objective_raises_accuracy(tmp_path: Path) -> None:
+    config = trial_config(
+        write_sst2(tmp_path / "data"),
+        kernel=MEZO,
+        tuning={"_target_": "kerzoo.tuning.HeadTuning", "last_layers": 0},
+        learning_rate=1.0,
+        perturbation_scale=0.3,  # large enough that predictions flip
+        batch_size=60,  # every training example
+    )
+    config["task"]["objective"] = "accuracy"
+    options = TrialOptions.from_config(config)
+    with Workspace().open(options) as bench:
+        learner = options.method.start(options, bench, TrialFolder(tmp_path))
+        before = evaluate(bench.dev).accuracy
+        errors = [loss for step in range(100) for loss in learner.advance(step) or ()]
+        after = evaluate(bench.dev).accuracy
+    assert {round(60 * error, 3) % 1 for error in errors} == {0.0}  # shares of 60 examples
+    assert sum(errors[-20:]) < sum(errors[:20]) - 20 * 0.1
+    assert before is not None
+    assert after is not None
+    assert after >= before + 0.1
