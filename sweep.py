@@ -42,6 +42,7 @@ bandwidth, perturbation, tuning, training, search, scheduler, cluster, tracking.
   notify.webhook=VARIABLE           post to the URL in that environment variable at the end
   mirror=s3://bucket/folder         copy ended trials there; a resume fetches what is missing
   cluster.num_cpus=2                CPUs that Ray may use; cluster=auto joins a running cluster
+  report.language=ja                a report whose first page is in Japanese
   name=NAME  fresh=true             another results folder; archive the old results first
 
 While it runs: python -m sweeps.status results/NAME --follow, in another terminal.

@@ -11,20 +11,25 @@ from pathlib import Path
 __all__ = ["build_report"]
 
 
-def build_report(folders: Sequence[Path], out: Path | None = None) -> Path:
+def build_report(
+    folders: Sequence[Path], out: Path | None = None, language: str | None = None
+) -> Path:
     """Write the report of one or more results folders.
 
     Args:
         folders: Results folders, each with a plan.json and a folder of trials.
         out: Where report.html, tables/ and figures/ go. By default the folder's own `report/`;
-            with several folders `report/with-OTHER` of the first.
+            with several folders `report/with-OTHER` of the first; for a W&B project
+            `results/wandb-ENTITY-PROJECT/report`.
+        language: "en" or "ja"; by default the first plan's `report.language`, else English.
 
     Returns:
         The path of report.html.
 
     Raises:
         ResultsError: If a folder or its plan is missing or unreadable, or no trial left anything.
+        ValueError: If there is no such language.
     """
     from analysis.report import write_report  # pandas and matplotlib load only when needed
 
-    return write_report(folders, out)
+    return write_report(folders, out, language)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ OWN, EQUAL = "own cells", "equal hyperparameters"
 GROUP = ["model", "tuning"]
 SETTING = ["perturbation_scale", "learning_rate", "extra"]
 PAIR = ["task", "data_seed", "seed"]
+Judgement = Literal["identical", "better", "worse", "equivalent", "undecided"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +82,8 @@ def compare_arms(study: Study, level: float = 0.95) -> pd.DataFrame:
     Returns:
         One row per model, tuning, question, outcome and arm, with `difference, low, high, p`
         (Student's, over tasks), `p_holm` (over the arms), `p_sign_flip`, `p_equivalence`,
-        `pairs, broken_pairs, tasks, more_seeds, verdict`. A ratio's difference and interval are
-        ratios. Empty without a baseline or a confirmed trial.
+        `pairs, broken_pairs, tasks, more_seeds, judgement, verdict`. A ratio's difference and
+        interval are ratios. Empty without a baseline or a confirmed trial.
     """
     ends = confirmed(study)
     if ends.empty or not study.baselines:
@@ -99,7 +100,8 @@ def compare_arms(study: Study, level: float = 0.95) -> pd.DataFrame:
                 for row, p in zip(found, adjust_holm([r["p"] for r in found]), strict=True):
                     row |= {"p_holm": float(p), "question": question}
                     row |= dict(zip(GROUP, group, strict=True))
-                    row["verdict"] = _judge(row, outcome, 1 - level)
+                    row["judgement"] = judge(row, outcome, 1 - level)
+                    row["verdict"] = _describe(row, outcome, 1 - level)
                 rows += found
     return pd.DataFrame(rows)
 
@@ -208,18 +210,25 @@ def _more_seeds(found: PairedMean, groups: list[Any], margin: float, alpha: floa
     return math.inf if needed is None else float(max(1, needed - seeds))
 
 
-def _judge(row: dict[str, Any], outcome: Outcome, alpha: float) -> str:
+def judge(row: dict[str, Any], outcome: Outcome, alpha: float) -> Judgement:
+    """The verdict in one word: Holm's p decides a difference, two one-sided tests equivalence."""
+    if row["is_same"]:
+        return "identical"
+    if row["p_holm"] <= alpha:
+        return "better" if (row["effect"] > 0) == outcome.higher_is_better else "worse"
+    return "equivalent" if row["p_equivalence"] <= alpha else "undecided"
+
+
+def _describe(row: dict[str, Any], outcome: Outcome, alpha: float) -> str:
     """The verdict in words."""
     margin = math.exp(outcome.margin) - 1 if outcome.is_ratio else outcome.margin
     within = f"within ±{100 * margin:.3g} %" if outcome.is_ratio else f"within ±{margin:.3g}"
-    if row["is_same"]:
+    word = row["judgement"]
+    if word == "identical":
         return "identical in every pair"
-    is_equivalent = row["p_equivalence"] <= alpha
-    if row["p_holm"] <= alpha:
-        is_better = (row["effect"] > 0) == outcome.higher_is_better
-        word = "better" if is_better else "worse"
-        return f"{word}, but {within}" if is_equivalent else word
-    if is_equivalent:
+    if word in ("better", "worse"):
+        return f"{word}, but {within}" if row["p_equivalence"] <= alpha else str(word)
+    if word == "equivalent":
         return f"equivalent {within}"
     if math.isnan(row["more_seeds"]):
         return "undecided: too few pairs that vary"

@@ -66,16 +66,18 @@ class Table:
     """A table: its values, and which of them are shown how.
 
     Attributes:
-        frame: The values; a sortable one needs `status`.
+        frame: The values; a sortable one needs `arm` and `status`.
         columns: What is shown, in order.
         note: What a reader must know to read it.
-        sortable: Whether the browser may sort it and hide its stopped rows.
+        sortable: Whether the browser may sort and filter it.
+        shown: Whether it stands in the report, or among the files alone.
     """
 
     frame: pd.DataFrame
     columns: tuple[Column, ...]
     note: str = ""
     sortable: bool = False
+    shown: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
+import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,46 +15,50 @@ import jinja2
 import matplotlib as mpl
 from markupsafe import Markup
 
-from analysis import comparison, figures, scores, tables
+from analysis import comparison, figures, scores, tables, trials
+from analysis.decision import decide
 from analysis.formats import is_missing
+from analysis.language import LANGUAGES, Language, load_language
 from analysis.load import Study, load_study
+from analysis.machine import write_json
+from analysis.overview import describe, name_device, name_score
 from analysis.registry import FIGURES, SECTIONS, TABLES, Exhibit, PanelGroup, Table
+from analysis.sources import WANDB_PREFIX
+from analysis.stages import plan_next
 from analysis.style import SETTINGS, fix_layout, save_pdf, save_png, to_inline_svg
-from analysis.summary import list_cautions, list_costs, summarise
+from analysis.summary import describe_stages, list_cautions, list_costs
 from analysis.writers import write_table
 
-EXHIBITS = (comparison, scores, tables, figures)
+EXHIBITS = (comparison, scores, trials, tables, figures)
 """The modules whose import registers the exhibits."""
-
-HEADINGS = {
-    "best": "Best cell of each arm",
-    "cells": "All cells",
-    "curves": "Curves",
-    "heat": "Where each arm works",
-    "rungs": "Rungs",
-    "arms": "Arms",
-    "cost": "Plan and cost",
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class ShownCell:
-    """A cell of a table: its text, what it sorts by, and how it is set."""
+    """A cell of a table: its text and how it is set."""
 
     text: str
-    key: str
     numeric: bool
     bold: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class ShownTable:
-    """A table as the template takes it: rows of (status or nothing, cells)."""
+    """A table as the template takes it.
+
+    Attributes:
+        name: Names its files, and its place in the page.
+        caption: What it shows.
+        table: Its columns and note.
+        rows: Its cells, where the template writes them.
+        data: The same for the browser, which draws sortable tables itself; nothing otherwise.
+    """
 
     name: str
     caption: str
     table: Table
-    rows: list[tuple[str, list[ShownCell]]]
+    rows: list[list[ShownCell]]
+    data: Markup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,33 +81,51 @@ class Section:
     figures: list[ShownFigure]
 
 
-def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
-    """Write report.html, tables/ and figures/; see `analysis.build_report`."""
+def write_report(
+    folders: Sequence[Path], out: Path | None = None, language: str | None = None
+) -> Path:
+    """Write report.html, report.json, tables/ and figures/; see `analysis.build_report`."""
     folders = [Path(folder) for folder in folders]
     study = load_study(folders)
-    out = out or _default_folder(folders)
+    words = load_language(language or _language_of(study))
+    out = out or default_folder(folders)
     for name in ("tables", "figures"):
         (out / name).mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(SETTINGS):
-        sections = list(_show_sections(study, out))
+        sections = list(_show_sections(study, out, words))
     path = out / "report.html"
-    path.write_text(_render(study, sections), encoding="utf-8", newline="\n")
+    path.write_text(_render(study, sections, words, out), encoding="utf-8", newline="\n")
     return path
 
 
-def _default_folder(folders: Sequence[Path]) -> Path:
+def default_folder(folders: Sequence[Path]) -> Path:
+    """Where a report goes that nobody gave a place: to the first folder, or beside us for W&B."""
     first, *others = folders
-    report = first / "report"
-    return report / f"with-{'-'.join(o.resolve().name for o in others)}" if others else report
+    names = [re.sub(r"[^\w.-]+", "-", str(o.name or o)).strip("-") for o in others]
+    if str(first).startswith(WANDB_PREFIX):
+        stem = re.sub(r"[^\w.-]+", "-", str(first).removeprefix(WANDB_PREFIX)).strip("-")
+        report = Path("results") / f"wandb-{stem}" / "report"
+    else:
+        report = first / "report"
+        names = [o.resolve().name if o.exists() else n for o, n in zip(others, names, strict=True)]
+    return report / f"with-{'-'.join(names)}" if others else report
 
 
-def _show_sections(study: Study, out: Path) -> Iterator[Section]:
+def _language_of(study: Study) -> str:
+    """The language that the first plan asks for; English where it asks for none that is known."""
+    config = study.sweeps[0].plan.get("config")
+    asked = config.get("report") if isinstance(config, dict) else None
+    code = asked.get("language") if isinstance(asked, dict) else None
+    return code if code in LANGUAGES else LANGUAGES[0]
+
+
+def _show_sections(study: Study, out: Path, words: Language) -> Iterator[Section]:
     for key in SECTIONS:
         shown_tables = [_show_table(e, study, out) for e in TABLES.values() if e.section == key]
         shown_figures = [_show_figure(e, study, out) for e in FIGURES.values() if e.section == key]
         yield Section(
             key,
-            HEADINGS[key],
+            words.say(f"sections.{key}"),
             [shown for shown in shown_tables if shown],
             [shown for shown in shown_figures if shown],
         )
@@ -111,23 +136,55 @@ def _show_table(exhibit: Exhibit[Table], study: Study, out: Path) -> ShownTable 
     if table is None:
         return None
     write_table(table, exhibit.name, exhibit.caption, out / "tables")
-    rows = []
-    for record in table.frame.to_dict("records"):
-        cells = [
-            ShownCell(
-                column.text(record),
-                _sort_key(record[column.name]),
-                column.numeric,
-                column.is_bold(record),
-            )
-            for column in table.columns
-        ]
-        rows.append((str(record["status"]) if table.sortable else "", cells))
-    return ShownTable(exhibit.name, exhibit.caption, table, rows)
+    if not table.shown:
+        return None
+    if table.sortable:
+        data = _embed(_list_rows(table, study))
+        return ShownTable(exhibit.name, exhibit.caption, table, [], data)
+    rows = [
+        [ShownCell(c.text(record), c.numeric, c.is_bold(record)) for c in table.columns]
+        for record in table.frame.to_dict("records")
+    ]
+    return ShownTable(exhibit.name, exhibit.caption, table, rows, Markup(""))
 
 
-def _sort_key(value: Any) -> str:
-    return "" if is_missing(value) else str(value)
+def _list_rows(table: Table, study: Study) -> dict[str, Any]:
+    """A sortable table for the browser: each row's arm, status, texts, keys and command.
+
+    A key is what a cell sorts by, where that is a number: null where there is none.
+    """
+    columns = table.columns
+    records = table.frame.to_dict("records")
+    axes = trials.list_axes(table) if "trial_id" in table.frame else []
+    return {
+        "columns": [{"label": c.label, "numeric": c.numeric} for c in columns],
+        "axes": [dataclasses.asdict(axis) for axis in axes],
+        "colors": trials.color_arms(study),
+        "rows": [
+            [
+                str(record["arm"]),
+                str(record["status"]),
+                [column.text(record) for column in columns],
+                [_sort_key(record[c.name]) if c.numeric else 0 for c in columns],
+                str(record.get("command") or ""),
+            ]
+            for record in records
+        ],
+    }
+
+
+def _sort_key(value: Any) -> float | str | None:
+    if is_missing(value):
+        return None
+    if isinstance(value, int | float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    return str(value)
+
+
+def _embed(value: Any) -> Markup:
+    """JSON that can stand in a script element whatever it holds."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _show_figure(exhibit: Exhibit[PanelGroup], study: Study, out: Path) -> ShownFigure | None:
@@ -144,7 +201,7 @@ def _show_figure(exhibit: Exhibit[PanelGroup], study: Study, out: Path) -> Shown
     return ShownFigure(exhibit.name, exhibit.caption, group.note, drawings)
 
 
-def _render(study: Study, sections: Sequence[Section]) -> str:
+def _render(study: Study, sections: Sequence[Section], words: Language, out: Path) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"),
         autoescape=True,
@@ -152,19 +209,29 @@ def _render(study: Study, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    failed = study.trials[study.trials["failure_kind"] != ""]
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    decisions = decide(study)
+    stages = plan_next(study, decisions)
+    exhibits = {
+        "tables": {t.name: t.caption for s in sections for t in s.tables},
+        "figures": {f.name: f.caption for s in sections for f in s.figures},
+    }
+    write_json(out / "report.json", study, decisions, stages, exhibits, now)
+    device = name_device(study, words)
+    descriptions = (str(s.plan.get("description") or "") for s in study.sweeps)
     return environment.get_template("report.html.j2").render(
         title=" and ".join(sweep.name for sweep in study.sweeps),
-        descriptions=list(
-            dict.fromkeys(str(s.plan.get("description") or "") for s in study.sweeps)
-        ),
-        summary=summarise(study),
-        cautions=list_cautions(study),
+        descriptions=[text for text in dict.fromkeys(descriptions) if text],
+        overviews=describe(study, decisions, words),
+        stages=describe_stages(study, stages, device, decisions[0].arm, words),
+        cautions=list_cautions(study, words),
         sections=sections,
         costs=list_costs(study),
-        failures=failed.to_dict("records"),
+        failures=trials.group_failures(study),
         warnings=study.warnings,
-        score_name=study.score_name,
+        score_name=name_score(study, words),
         generated=now,
+        words=words,
+        say=words.say,
+        texts=_embed(words.section("trials") | words.section("page")),
     )

@@ -1,116 +1,46 @@
-"""What the records say, in sentences that claim no more than they hold."""
+"""What limits the records, what comes next, and what it took, in sentences."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from analysis.formats import (
-    format_change,
     format_count,
     format_duration,
     format_gib,
-    format_loss,
-    format_points,
     is_missing,
 )
+from analysis.language import Language, load_language
 from analysis.load import Study, sweep_labels
-from analysis.selection import STATUS_ORDER, best_cells, compared_rung
+from analysis.stages import OPEN, Stage
 
-Best = Mapping[Hashable, Any]
-RUN_STATUSES = ("running", "interrupted", "planned")
-
-
-def summarise(study: Study) -> list[str]:
-    """One sentence or two for each context: who has the lowest dev loss at the final rung."""
-    best = best_cells(study, "final")
-    return [
-        (f"{context}: " if context else "")
-        + _summarise_context(study, context, best[best["context"] == context].to_dict("records"))
-        for context in study.contexts
-    ]
+ENGLISH = load_language("en")
+"""Of what reviewers read: the details below the first page."""
 
 
-def _summarise_context(study: Study, context: str, best: list[dict[Hashable, Any]]) -> str:
-    cells = study.cells[study.cells["context"] == context]
-    trials = cells.drop_duplicates(["sweep", "trial_id"])
-    if not best:
-        return (
-            f"None of {len(trials)} trials has finished with a loss, so no arms are compared at "
-            f"the final rung ({describe_statuses(trials)})."
-        )
-    rung = compared_rung(study, context, "final")
-    when = f"After {format_count(rung)} forward passes" if rung else "Without training"
-    lowest = min(best, key=lambda row: row["dev_loss"])
-    baseline = study.baselines[0] if study.baselines else None
-    base = next((row for row in best if row["arm"] == baseline), None)
-    absent = [
-        a for a in study.arms if a not in {r["arm"] for r in best} and (cells["arm"] == a).any()
-    ]
-    without = f" No trial of {', '.join(absent)} got there." if absent else ""
-    if not (cells["arm"] == baseline).any():
-        compared = "the baseline is not among these arms"
-    elif base is None:
-        compared = f"the baseline{f' {baseline}' if baseline else ''} has no finished trial"
-    elif lowest is base:
-        rest = "no other arm is below it" if len(best) > 1 else "no other arm has finished"
-        compared = f"it is the baseline, and {rest}"
-    else:
-        below = format_loss(base["dev_loss"] - lowest["dev_loss"])
-        compared = f"{below} below the best of the baseline {base['arm']} ({_changes(base, study)})"
-    return (
-        f"{when} the lowest dev loss is {format_loss(lowest['dev_loss'])}, by "
-        f"{lowest['arm']} ({_changes(lowest, study)}): {compared}.{without}"
-    )
-
-
-def _changes(row: Best, study: Study) -> str:
-    """−0.0338 and +8.0 points of accuracy over its own step 0."""
-    score = ""
-    if not is_missing(row["score_change"]):
-        score = f" and {format_points(row['score_change'])} points of {study.score_name}"
-    return f"{format_change(row['dev_loss_change'])}{score} over its own step 0"
-
-
-def list_cautions(study: Study) -> list[str]:
+def list_cautions(study: Study, language: Language) -> list[str]:
     """What keeps these numbers from deciding anything."""
-    cautions = []
+    say = language.say
     if study.seeds_per_cell == 1:
-        cautions.append(
-            "Every cell was run with one seed. One seed decides nothing: a screen ranks, it does "
-            "not decide. A confirmation needs fresh seeds, five or more for each arm."
-        )
+        cautions = [say("cautions.one_seed")]
     else:
-        cautions.append(
-            f"Cells have up to {study.seeds_per_cell} seeds; numbers are means over them, ± is the "
-            "standard deviation over seeds. Intervals and tests are in the comparison of "
-            "confirmed arms alone."
-        )
-    cautions.append(
-        "An arm's best cell was chosen on the same dev examples that it is shown for, which "
-        "flatters every arm, and most the arm with the most cells."
-    )
+        cautions = [say("cautions.seeds", seeds=study.seeds_per_cell)]
+    if (study.cells["phase"] != "confirm").any():
+        cautions.append(say("cautions.same_examples"))
     statuses = study.cells.drop_duplicates(["sweep", "trial_id"])["status"]
-    if (statuses == "stopped").any():
-        cautions.append(
-            f"The scheduler stopped {int((statuses == 'stopped').sum())} of {len(statuses)} trials "
-            "early; the final rung compares survivors, the first rung compares all."
-        )
-    pending = int(statuses.isin(RUN_STATUSES).sum())
-    if pending:
-        cautions.append(f"The sweep is not complete: {pending} of {len(statuses)} trials are open.")
-    return cautions
-
-
-def describe_statuses(trials: pd.DataFrame) -> str:
-    """3 finished, 9 stopped."""
-    counts = trials["status"].value_counts()
-    known = [status for status in STATUS_ORDER if status in counts.index]
-    other = sorted(set(counts.index) - set(known))
-    return ", ".join(f"{counts[status]} {status}" for status in [*known, *other])
+    counts = {
+        status: int((statuses == status).sum()) for status in ("stopped", "diverged", "failed")
+    }
+    counts["open"] = int(statuses.isin(OPEN).sum())
+    return cautions + [
+        say(f"cautions.{status}", trials=len(statuses), **{status: count})
+        for status, count in counts.items()
+        if count
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +76,7 @@ def _cost_of(plan: Mapping[str, Any], name: str, last: pd.DataFrame) -> Costs:
     spent = float((last["device_time_s"].fillna(0) + last["eval_time_s"].fillna(0)).sum())
     passes = float(last["forward_passes"].sum())
     rows = [
-        ("Trials", format_count(cost.get("trials", len(last))), describe_statuses(last)),
+        ("Trials", format_count(cost.get("trials", len(last))), ENGLISH.statuses(last)),
         ("Forward passes", format_count(cost.get("forward_passes")), format_count(passes)),
         (
             "Device time, evaluation included",
@@ -196,3 +126,67 @@ def _savings(last: pd.DataFrame) -> str:
     saved = sum(max(rungs) for rungs in stopped["rungs"] if rungs) - stopped["forward_passes"].sum()
     share = f", {100 * saved / budgets:.0f} % of the full grid" if budgets else ""
     return f"{format_count(saved)} forward passes{share}, by stopping {len(stopped)} trials early"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownStage:
+    """A next stage in words."""
+
+    label: str
+    text: str
+    cost: str
+    spent: str
+    command: str
+
+
+def describe_stages(
+    study: Study, stages: Sequence[Stage], device: str, arm: str, language: Language
+) -> list[ShownStage]:
+    """Each sweep's next stage, what it would cost, and what has been spent.
+
+    Args:
+        study: The study.
+        stages: One for each sweep.
+        device: What trials ran on, in words.
+        arm: The arm whose cost is told where nothing comes next.
+        language: Of the words.
+    """
+    shown = []
+    for label, stage in zip(sweep_labels(study.sweeps), stages, strict=True):
+        trials = study.trials[(study.trials["sweep"] == label)]
+        last = study.last_rows[study.last_rows["sweep"] == label]
+        spent = float(last[["device_time_s", "eval_time_s"]].fillna(0).to_numpy().sum())
+        numbers = {"trials": stage.trials, "seeds": stage.seeds, "arms": stage.arms}
+        shown.append(
+            ShownStage(
+                label if len(stages) > 1 else "",
+                language.say(f"next.{stage.kind}", **numbers),
+                _tell_cost(study, stage, device, arm, language),
+                language.say(
+                    "next.spent",
+                    time=language.duration(spent),
+                    device=device,
+                    trials=format_count(len(trials)),
+                    statuses=language.statuses(trials),
+                ),
+                stage.command,
+            )
+        )
+    return shown
+
+
+def _tell_cost(study: Study, stage: Stage, device: str, arm: str, language: Language) -> str:
+    if stage.kind == "none":
+        runs = study.trials[(study.trials["arm"] == arm) & (study.trials["status"] == "finished")]
+        last = study.last_rows.merge(runs[["sweep", "trial_id"]], on=["sweep", "trial_id"])
+        seconds = last["device_time_s"].mean()
+        if is_missing(float(seconds)):
+            return ""
+        time = language.duration(float(seconds))
+        return language.say("next.none_cost", arm=arm, time=time, device=device)
+    if is_missing(stage.seconds):
+        return language.say("next.cost_unknown")
+    values = {"time": language.duration(stage.seconds), "device": device}
+    if is_missing(stage.money):
+        return language.say("next.cost", **values)
+    return language.say("next.cost_money", **values, money=f"{stage.money:,.2f}")

@@ -143,6 +143,7 @@ def cells(study: Study) -> Table:
         "A dash is a number that does not exist, such as the loss of a trial that diverged before "
         "its first evaluation.",
         sortable=True,
+        shown=study.seeds_per_cell > 1,
     )
 
 
@@ -156,7 +157,9 @@ def _seeds_column(frame: pd.DataFrame) -> Column:
 
 
 def _short_ids(ids: str) -> str:
-    return ", ".join(trial_id[:8] for trial_id in ids.split())
+    """The beginnings of up to three ids, and how many there are of more."""
+    found = [trial_id[:8] for trial_id in ids.split()]
+    return ", ".join(found) if len(found) <= 3 else f"{found[0]}, … ({len(found)})"
 
 
 @table("rungs")

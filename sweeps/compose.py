@@ -62,6 +62,7 @@ class Composed:
                 "failures": schema.FailureOptions,
                 "budget": schema.BudgetOptions,
                 "notify": schema.NotifyOptions,
+                "report": schema.ReportOptions,
                 "arm": schema.ArmLabel,
             }
             values = {

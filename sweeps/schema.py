@@ -197,6 +197,20 @@ class NotifyOptions:
 
 
 @dataclasses.dataclass
+class ReportOptions:
+    """How the report speaks.
+
+    Args:
+        language: "en" or "ja", of its first page, headings and controls.
+    """
+
+    language: str = "en"
+
+    def __post_init__(self) -> None:
+        _check_choice("report.language", self.language, ("en", "ja"))
+
+
+@dataclasses.dataclass
 class SweepConfig:
     """A composed sweep. Groups with a `_target_` are plain dicts that `kerzoo.build` reads.
 
@@ -216,6 +230,7 @@ class SweepConfig:
         data_root: Folder in which each task's public files have a folder of their usual name
             (SST-2, RTE, MultiRC, …); for tasks whose `data_dir` is null. None for no such folder.
         notify: Whom to tell of the end and of trouble.
+        report: The report's language.
         mirror: URI to which ended trials are copied, and from which a resume fetches what is
             missing here: a folder's path, file://, s3://, gs://, hdfs://, or fsspec+SCHEME:// for
             what fsspec knows. None for no mirror.
@@ -242,6 +257,7 @@ class SweepConfig:
     failures: FailureOptions = dataclasses.field(default_factory=FailureOptions)
     budget: BudgetOptions = dataclasses.field(default_factory=BudgetOptions)
     notify: NotifyOptions = dataclasses.field(default_factory=NotifyOptions)
+    report: ReportOptions = dataclasses.field(default_factory=ReportOptions)
     mirror: Optional[str] = None  # noqa: UP045
     name: str = "trial"
     description: str = ""

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.image import imread
@@ -29,83 +31,150 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def visit(browser: str, page: Path, *options: str) -> str:
-    """Open a page in a browser without window; returns what the browser prints."""
+    """Open a page in a browser without window; returns what the browser prints.
+
+    An error or a warning in its console fails.
+    """
     command = [
         browser,
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
         "--disable-background-networking",
+        "--enable-logging=stderr",
         "--virtual-time-budget=2000",
         f"--user-data-dir={page.parent / 'browser'}",
         *options,
         page.as_uri(),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
     return done.stdout
 
 
-def run_script(browser: str, report: Path, script: str) -> str:
-    """What a script finds in the page: it leaves its answer in the title."""
+def run_script(browser: str, report: Path, script: str) -> Any:
+    """What a script returns in the page: it leaves its answer in the title."""
     page = report.with_name("scripted.html")
-    page.write_text(report.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    made = f"<script>document.title = JSON.stringify((() => {{ {script} }})());</script>"
+    page.write_text(report.read_text().replace("</body>", f"{made}</body>"))
     found = re.search(r"<title>(.*?)</title>", visit(browser, page, "--dump-dom"), re.DOTALL)
     assert found
-    return found.group(1)
+    return json.loads(found.group(1).replace("&amp;", "&").replace("&lt;", "<"))
 
 
-def test_clicking_a_heading_sorts_the_cells_both_ways(browser: str, report: Path) -> None:
+TABLE = """
+    const root = document.getElementById("explorer-trials"), form = root.querySelector("form");
+    const headings = [...root.querySelectorAll("thead th")];
+    const place = (name) => headings.findIndex((cell) => cell.textContent === name);
+    const rows = () => [...root.querySelectorAll("tbody tr:not(.detail)")];
+    const read = (name) => rows().map((row) => row.cells[place(name)].textContent);
+    const lines = () => root.querySelector(".parallel svg").ariaLabel;
+    const set = (name, value) => {
+        form.elements[name].value = value;
+        form.dispatchEvent(new Event("input"));
+    };
+"""
+
+
+def test_the_verdict_is_the_first_thing_to_read(browser: str, report: Path) -> None:
     script = """
-        const table = document.getElementById("table-cells");
-        const headings = [...table.tHead.rows[0].cells];
-        const column = headings.findIndex((cell) => cell.textContent === "Dev loss");
-        const button = headings[column].querySelector("button");
-        const read = () => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent);
-        button.click(); const up = read(); button.click(); const down = read();
-        document.title = [up.join(" "), down.join(" "), headings[column].ariaSort].join("|");
+        const verdict = document.querySelector("#verdict h2");
+        const box = verdict.getBoundingClientRect();
+        return [verdict.textContent, box.top > 0 && box.bottom < 300];
     """
-    up, down, state = run_script(browser, report, script).split("|")
-    losses = [float(text) for text in up.split()]
+    assert run_script(browser, report, script) == [
+        "kerzoo_paper leads, but nothing is decided yet.",
+        True,
+    ]
+
+
+def test_a_heading_sorts_the_trials_both_ways(browser: str, report: Path) -> None:
+    script = f"""{TABLE}
+        const button = headings[place("Dev loss")].querySelector("button");
+        button.focus();
+        const reached = document.activeElement === button;
+        button.click(); const up = read("Dev loss");
+        button.click(); const down = read("Dev loss");
+        return [reached, up, down, headings[place("Dev loss")].ariaSort];
+    """
+    reached, up, down, state = run_script(browser, report, script)
+    losses = [float(text) for text in up]
+    assert reached
+    assert len(losses) == 8
     assert losses == sorted(losses)
     assert losses[0] < losses[-1]
-    assert [float(text) for text in down.split()] == losses[::-1]
+    assert [float(text) for text in down] == losses[::-1]
     assert state == "descending"
 
 
-def test_stopped_cells_can_be_hidden(browser: str, report: Path) -> None:
-    script = """
-        const rows = [...document.querySelectorAll("#table-cells tbody tr")];
-        const count = () => rows.filter((row) => row.offsetHeight > 0).length;
-        const before = count(); document.querySelector("input[data-hides]").click();
-        document.title = before + " " + count();
+def test_trials_are_filtered_by_text_arm_and_status_and_so_are_the_lines(
+    browser: str, report: Path
+) -> None:
+    script = f"""{TABLE}
+        const found = [rows().length];
+        set("query", "mezo 0.01"); found.push(rows().length, lines());
+        form.reset();
+        set("query", ""); set("arm", "mezo"); found.push([...new Set(read("Arm"))], lines());
+        set("status", "finished"); found.push(rows().length, form.querySelector("output").value);
+        return found;
     """
-    assert run_script(browser, report, script) == "8 2"
+    total, by_text, text_lines, arms, arm_lines, finished, told = run_script(
+        browser, report, script
+    )
+    assert (total, by_text, arms, finished, told) == (8, 3, ["mezo"], 1, "1 of 8")
+    assert "3 trials" in text_lines
+    assert "4 trials" in arm_lines
 
 
-def test_headings_can_be_reached_with_the_keyboard(browser: str, report: Path) -> None:
-    script = """
-        const button = document.querySelector("#table-cells th button");
-        button.focus();
-        document.title = document.activeElement === button ? button.type : "lost";
+def test_stopped_trials_can_be_hidden(browser: str, report: Path) -> None:
+    script = f"""{TABLE}
+        const found = [rows().length];
+        for (let i = 0; i < 2; i++) {{ form.elements.hide_stopped.click(); found.push(rows().length); }}
+        return found;
     """
-    assert run_script(browser, report, script) == "button"
+    assert run_script(browser, report, script) == [8, 2, 8]
+
+
+def test_a_trials_name_opens_the_command_that_reruns_it(browser: str, report: Path) -> None:
+    script = """
+        const button = document.querySelector("#table-trials .opener");
+        button.click();
+        const shown = document.querySelector("#table-trials .detail code").textContent;
+        const expanded = button.ariaExpanded;
+        button.click();
+        return [shown, expanded, document.querySelectorAll("#table-trials .detail").length];
+    """
+    assert run_script(browser, report, script) == ["python -m sweeps.trial arm=mezo", "true", 0]
+
+
+def test_colours_can_be_switched_and_the_choice_is_kept(browser: str, report: Path) -> None:
+    script = """
+        const paper = () => getComputedStyle(document.body).backgroundColor;
+        const before = paper();
+        document.getElementById("theme").click();
+        return [before, paper(), localStorage.getItem("kerzoo-report-theme")];
+    """
+    light, dark, kept = run_script(browser, report, script)
+    assert (light, dark) == ("rgb(255, 255, 255)", "rgb(21, 24, 28)")
+    assert kept == "dark"
 
 
 @pytest.mark.parametrize("width", [1200, 390])
 def test_the_page_is_never_wider_than_the_screen(browser: str, report: Path, width: int) -> None:
-    script = f"""
-        const frame = document.createElement("iframe");
-        frame.style.width = "{width}px"; frame.style.height = "800px"; frame.style.border = "0";
-        frame.onload = () => {{
-            const root = frame.contentDocument.documentElement;
-            document.title = root.scrollWidth + " " + root.clientWidth;
-        }};
-        frame.srcdoc = {report.read_text()!r}.replaceAll("<script>", "<script type='text/x'>");
-        document.body.append(frame);
-    """
     page = report.with_name("frame.html")
-    source = script.replace("</script>", "<\\/script>")
-    page.write_text(f"<!DOCTYPE html><title></title><body><script>{source}</script></body>")
+    script = """
+        addEventListener("load", () => {
+            const root = document.documentElement;
+            parent.postMessage([root.scrollWidth, root.clientWidth], "*");
+        });
+    """
+    inner = report.with_name("inner.html")
+    inner.write_text(report.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    listener = "addEventListener('message', (event) => { document.title = event.data.join(' '); });"
+    page.write_text(
+        f"<!DOCTYPE html><title></title><script>{listener}</script><body>"
+        f"<iframe src='{inner.name}' width={width} height=800 style='border: 0'></iframe>"
+    )
     found = re.search(r"<title>(\d+) (\d+)</title>", visit(browser, page, "--dump-dom"))
     assert found
     assert int(found.group(1)) <= int(found.group(2)) <= width

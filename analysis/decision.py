@@ -1,0 +1,171 @@
+"""Which arm to take, as far as the records decide it: facts, without words.
+
+Confirmed differences decide, after Holm's correction; a screen only names who leads. Among arms
+that are better than the baseline the one with the largest difference is recommended; if none is,
+the baseline stays. The score is asked first, then the loss, then device seconds to the target.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pandas as pd
+
+from analysis.comparison import EQUAL, OWN, compare_arms
+from analysis.load import Study
+from analysis.standings import Group, Standing, list_standings
+
+State = Literal["nothing", "alone", "leads", "undecided", "keep", "use"]
+"""No result; nothing to compare with; a screen's first; open; the baseline stays; take an arm."""
+
+OUTCOMES = (
+    ("test score", "dev score"),
+    ("test loss", "dev loss"),
+    ("device seconds to target",),
+)
+"""What is asked in turn; of each the first that was measured."""
+
+MAX_MORE_SEEDS = 100
+"""More seeds than this are not advised."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """An arm against the baseline in one outcome.
+
+    Attributes:
+        judgement: As `comparison.judge`.
+        outcome: In which.
+        difference: Of means; a ratio for costs.
+        low: Lower end of its 95 % interval.
+        high: Its upper end.
+        p: Holm's.
+        pairs: Of seeds, on all tasks.
+        more_seeds: That would probably decide; NaN where nothing can be said, infinity for never.
+    """
+
+    judgement: str
+    outcome: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    pairs: int
+    more_seeds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What a group of arms comes to.
+
+    Attributes:
+        group: The arms and where they stand.
+        state: What can be said.
+        arm: The arm that is recommended or leads; empty where there is none.
+        verdicts: Arm → its verdicts, one for each outcome of OUTCOMES that was measured.
+        question: "own cells", or at which hyperparameters the arms were compared.
+    """
+
+    group: Group
+    state: State
+    arm: str = ""
+    verdicts: Mapping[str, tuple[Verdict, ...]] = dataclasses.field(default_factory=dict)
+    question: str = ""
+
+    @property
+    def standing(self) -> Standing | None:
+        """Where the recommended arm stands."""
+        return next((s for s in self.group.standings if s.arm == self.arm), None)
+
+    @property
+    def more_seeds(self) -> int | None:
+        """The most seeds that an undecided arm needs in the first outcome, within reason."""
+        asked = [v[0].more_seeds for v in self.verdicts.values() if v[0].judgement == "undecided"]
+        known = [seeds for seeds in asked if seeds <= MAX_MORE_SEEDS]
+        return int(max(known)) if known else None
+
+
+def decide(study: Study) -> list[Decision]:
+    """A decision for each group of arms; a single one without arms where nothing has finished."""
+    groups = list_standings(study)
+    if not groups:
+        return [Decision(Group("", "", "", "", ()), "nothing")]
+    compared = compare_arms(study)
+    return [_decide_group(group, compared) for group in groups]
+
+
+def _decide_group(group: Group, compared: pd.DataFrame) -> Decision:
+    rivals = _rivals(group)
+    if len(rivals) < 2:
+        return Decision(group, "alone", (rivals or list(group.standings))[0].arm)
+    question, verdicts = _read_verdicts(group, compared)
+    if not verdicts:
+        return Decision(group, "leads", min(rivals, key=lambda s: s.dev_loss).arm)
+    eligible = {arm: v for arm, v in verdicts.items() if arm in {s.arm for s in rivals}}
+    winner = _find_winner(eligible)
+    if winner or group.baseline is None:
+        return Decision(group, "use", winner, verdicts, question)
+    is_open = any(v[0].judgement == "undecided" for v in eligible.values())
+    state: State = "undecided" if is_open else "keep"
+    return Decision(group, state, group.baseline.arm, verdicts, question)
+
+
+def _rivals(group: Group) -> list[Standing]:
+    """The zeroth-order methods, and the baseline whatever it is."""
+    return [s for s in group.standings if s.is_kernel or s.is_baseline]
+
+
+def _read_verdicts(
+    group: Group, compared: pd.DataFrame
+) -> tuple[str, dict[str, tuple[Verdict, ...]]]:
+    """The verdicts of the arms' own cells, else at the first equal hyperparameters."""
+    if compared.empty or group.phase != "confirm":
+        return "", {}
+    here = compared[(compared["model"] == group.model) & (compared["tuning"] == group.tuning)]
+    here = here[here["pairs"] > 1]
+    questions = [q for q in here["question"].unique() if q == OWN or str(q).startswith(EQUAL)]
+    if not questions:
+        return "", {}
+    question = OWN if OWN in questions else str(questions[0])
+    here = here[here["question"] == question]
+    verdicts = {}
+    for arm, mine in here.groupby("arm", sort=False):
+        rows = {str(row["outcome"]): row for row in mine.to_dict("records")}
+        found = [
+            next((_to_verdict(rows[name]) for name in names if name in rows), None)
+            for names in OUTCOMES
+        ]
+        if found[0]:
+            verdicts[str(arm)] = tuple(v for v in found if v)
+    return question, verdicts
+
+
+def _to_verdict(row: Mapping[Any, Any]) -> Verdict:
+    return Verdict(
+        str(row["judgement"]),
+        str(row["outcome"]),
+        float(row["difference"]),
+        float(row["low"]),
+        float(row["high"]),
+        float(row["p_holm"]),
+        int(row["pairs"]),
+        float(row["more_seeds"]),
+    )
+
+
+def _find_winner(verdicts: Mapping[str, tuple[Verdict, ...]]) -> str:
+    """The arm that is better in the first outcome that tells, and worse in none before it."""
+    for place in range(len(OUTCOMES)):
+        better = {
+            arm: abs(math.log(v[place].difference)) if place == 2 else abs(v[place].difference)
+            for arm, v in verdicts.items()
+            if len(v) > place
+            and v[place].judgement == "better"
+            and all(before.judgement != "worse" for before in v[:place])
+        }
+        if better:
+            return max(better, key=lambda arm: better[arm])
+    return ""

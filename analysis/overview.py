@@ -1,0 +1,381 @@
+"""The first page in words: verdict, time beside score, recommendation, next stage, cautions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from analysis.decision import Decision
+from analysis.formats import (
+    MISSING,
+    format_change,
+    format_level,
+    format_loss,
+    format_points,
+    format_score,
+)
+from analysis.language import Language
+from analysis.load import Study
+from analysis.standings import Estimate, Standing
+
+BAR_WIDTH, BAR_HEIGHT = 150, 16
+"""Of a drawn interval, in CSS pixels."""
+
+FACTS = ("kernel", "order", "half_width", "num_directions")
+"""What a kernel is, in a trial's rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A method in the table of the first page."""
+
+    arm: str
+    tags: list[str]
+    setting: str
+    score: str
+    score_interval: str
+    score_bar: Markup
+    target: str
+    target_interval: str
+    target_bar: Markup
+    whole: str
+    verdicts: list[str]
+    is_chosen: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommendation:
+    """A kernel with its settings and the commands that use it."""
+
+    title: str
+    facts: list[tuple[str, str]]
+    trains: list[str]
+    exports: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Overview:
+    """What the first page says of one group of arms."""
+
+    label: str
+    headline: str
+    reasons: list[str]
+    caption: str
+    headings: dict[str, str]
+    rows: list[Row]
+    notes: list[str]
+    recommendation: Recommendation | None
+
+
+def describe(study: Study, decisions: Sequence[Decision], language: Language) -> list[Overview]:
+    """The decisions in words."""
+    several = len(decisions) > 1
+    return [_Writer(study, decision, language).write(several) for decision in decisions]
+
+
+class _Writer:
+    """Writes one group's part of the first page."""
+
+    def __init__(self, study: Study, decision: Decision, language: Language) -> None:
+        self.study = study
+        self.decision = decision
+        self.group = decision.group
+        self.language = language
+        self.score_name = name_score(study, language)
+        self.device = name_device(study, language)
+
+    def write(self, several: bool) -> Overview:
+        say, group = self.language.say, self.group
+        label = " · ".join(dict.fromkeys([group.model, group.tuning, group.phase, group.sweep]))
+        baseline = group.baseline.arm if group.baseline else ""
+        split = say(f"split.{self._split}")
+        headings = {
+            "score": say("table.score", score=capitalise(self.score_name), split=split),
+            "target": say("table.target", device=self.device),
+        }
+        return Overview(
+            label=label if several else "",
+            headline=say(
+                f"headline.{self.decision.state}", arm=self.decision.arm, baseline=baseline
+            ),
+            reasons=self._reasons(baseline),
+            caption=say("table.caption", device=self.device, score=self.score_name),
+            headings=headings,
+            rows=self._rows(),
+            notes=self._notes(),
+            recommendation=self._recommend(),
+        )
+
+    @property
+    def _split(self) -> str:
+        return "test" if all(s.split == "test" for s in self.group.standings) else "dev"
+
+    def _reasons(self, baseline: str) -> list[str]:
+        say, decision = self.language.say, self.decision
+        if decision.state == "nothing":
+            trials = self.study.cells.drop_duplicates(["sweep", "trial_id"])
+            statuses = self.language.statuses(trials)
+            return [say("reason.nothing", trials=len(trials), statuses=statuses)]
+        if decision.state == "use":
+            return [self._winning(baseline)]
+        chosen = decision.standing
+        loss = format_loss(chosen.dev_loss) if chosen else MISSING
+        if decision.state == "alone":
+            return [say("reason.alone", runs=chosen.runs if chosen else 0, loss=loss)]
+        if decision.state == "leads":
+            base = self.group.baseline
+            if base is None:
+                absent = ", ".join(self.study.baselines[:1]) or MISSING
+                return [say("reason.leads_alone", loss=loss, baseline=absent)]
+            if decision.arm == base.arm:
+                return [say("reason.leads_baseline", loss=loss)]
+            base_loss = format_loss(base.dev_loss)
+            return [say("reason.leads_other", loss=loss, baseline=base.arm, base_loss=base_loss)]
+        if decision.state == "keep":
+            others = len(decision.verdicts)
+            return [say("reason.keep", others=others, score=self.score_name)]
+        if decision.more_seeds:
+            return [say("reason.undecided_soon", seeds=decision.more_seeds, score=self.score_name)]
+        return [say("reason.undecided_never", score=self.score_name)]
+
+    def _winning(self, baseline: str) -> str:
+        found = self.decision.verdicts[self.decision.arm]
+        place = next(i for i, v in enumerate(found) if v.judgement == "better")
+        verdict = found[place]
+        form = (_plain_points, format_change, _percent)[place]
+        kind = ("score", "loss", "time")[place]
+        return self.language.say(
+            f"reason.use_{kind}",
+            score=self.score_name,
+            baseline=baseline,
+            difference=form(verdict.difference),
+            low=form(verdict.low),
+            high=form(verdict.high),
+            pairs=verdict.pairs,
+        )
+
+    def _rows(self) -> list[Row]:
+        standings = self.group.standings
+        scores = _Scale([s.score for s in standings], self._reference("score"))
+        times = _Scale([s.target_seconds for s in standings], self._reference("target_seconds"), 0)
+        return [self._row(standing, scores, times) for standing in standings]
+
+    def _reference(self, name: str) -> float:
+        base = self.group.baseline
+        return getattr(base, name).mean if base else math.nan
+
+    def _row(self, standing: Standing, scores: _Scale, times: _Scale) -> Row:
+        say = self.language.say
+        score, target = standing.score, standing.target_seconds
+        is_chosen = standing.arm == self.decision.arm
+        tags = [say("table.baseline")] if standing.is_baseline else []
+        if is_chosen and self.decision.state in ("use", "leads"):
+            tags.append(say(f"table.{'recommended' if self.decision.state == 'use' else 'leads'}"))
+        shown = self.language.duration(target.mean)
+        base = self._reference("target_seconds")
+        if math.isnan(target.mean) and self.group.baseline and standing.runs:
+            reached = {"reached": standing.reached, "runs": standing.runs}
+            shown = say("table.not_reached", **reached) if standing.is_kernel else MISSING
+        elif not standing.is_baseline and base > 0:
+            shown += f" ({say('table.times', ratio=f'{target.mean / base:.2f}')})"
+        return Row(
+            arm=standing.arm,
+            tags=tags,
+            setting=self._setting(standing),
+            score=format_score(score.mean),
+            score_interval=self._interval(score, format_score),
+            score_bar=scores.draw(score),
+            target=shown,
+            target_interval=self._interval(target, self.language.duration),
+            target_bar=times.draw(target),
+            whole=self.language.duration(standing.seconds.mean),
+            verdicts=self._verdicts(standing),
+            is_chosen=is_chosen and self.decision.state in ("use", "leads"),
+        )
+
+    def _interval(self, estimate: Estimate, form: Any) -> str:
+        if math.isnan(estimate.low):
+            return ""
+        low, high = form(estimate.low), form(estimate.high)
+        number, _, unit = low.partition(" ")
+        low = number if high.endswith(f" {unit}") else low
+        return self.language.say("table.interval", low=low, high=high)
+
+    def _setting(self, standing: Standing) -> str:
+        cells = self._cells(standing)
+        texts = [
+            ", ".join(
+                text
+                for text in (
+                    f"ε {format_level(cell['perturbation_scale'])}"
+                    if not pd.isna(cell["perturbation_scale"])
+                    else "",
+                    f"lr {format_level(cell['learning_rate'])}"
+                    if not pd.isna(cell["learning_rate"])
+                    else "",
+                    str(cell["extra"]),
+                )
+                if text
+            )
+            for cell in cells.to_dict("records")
+        ]
+        return "; ".join(dict.fromkeys(text for text in texts if text))
+
+    def _cells(self, standing: Standing) -> pd.DataFrame:
+        """The standing's cells, one row each."""
+        cells = self.study.cells
+        return cells[cells["setting"].isin(standing.settings)].drop_duplicates("setting")
+
+    def _verdicts(self, standing: Standing) -> list[str]:
+        say = self.language.say
+        if standing.is_baseline:
+            return []
+        found = self.decision.verdicts.get(standing.arm)
+        if not found:
+            return [say("verdict.unconfirmed")] if self.group.baseline else []
+        forms = (("score", format_points), ("loss", format_change), ("time", _ratio))
+        return [
+            say(
+                f"verdict.{kind}",
+                verdict=say(f"verdict.{verdict.judgement}"),
+                difference=form(verdict.difference),
+            )
+            for verdict, (kind, form) in zip(found, forms, strict=False)
+        ]
+
+    def _notes(self) -> list[str]:
+        say, standings = self.language.say, self.group.standings
+        bases = {standing.score.basis for standing in standings}
+        notes = []
+        if "seeds" in bases:
+            notes.append(say("table.note_seeds"))
+        elif "examples" in bases:
+            notes.append(say("table.note_examples"))
+        if self.group.baseline:
+            notes.append(say("table.note_target"))
+        tasks = max((standing.tasks for standing in standings), default=1)
+        return [*notes, say("table.note_tasks", tasks=tasks)] if tasks > 1 else notes
+
+    def _recommend(self) -> Recommendation | None:
+        say, standing = self.language.say, self.decision.standing
+        if standing is None:
+            return None
+        state = {"use": "use", "leads": "leads", "alone": "leads"}.get(self.decision.state, "keep")
+        trials = self._best_trials(standing)
+        facts = [
+            (say(f"recommendation.{name}"), _fact(trials[0][name]))
+            for name in (*FACTS, "perturbation_scale", "learning_rate", "extra", "model", "tuning")
+            if not _is_empty(trials[0][name])
+        ]
+        tasks = ", ".join(dict.fromkeys(str(trial["task"]) for trial in trials))
+        exports = [self._export(trial) for trial in trials]
+        return Recommendation(
+            say(f"recommendation.{state}", arm=standing.arm),
+            [*facts, (say("recommendation.task"), tasks)],
+            [str(trial["command"]) for trial in trials if trial["command"]],
+            [export for export in exports if export],
+        )
+
+    def _best_trials(self, standing: Standing) -> list[Mapping[Any, Any]]:
+        """Of each of the standing's cells the finished trial of lowest last dev loss."""
+        cells = self.study.cells[self.study.cells["setting"].isin(standing.settings)]
+        last = self.study.last_rows[["sweep", "trial_id", "dev_loss"]]
+        ends = cells[cells["status"] == "finished"].merge(last, on=["sweep", "trial_id"])
+        ends = ends.sort_values("dev_loss", kind="stable").groupby("setting", sort=True).head(1)
+        ends = ends.sort_values("setting", kind="stable")
+        return [dict(record) for record in ends.to_dict("records")]
+
+    def _export(self, trial: Mapping[Any, Any]) -> str:
+        plans = [s.plan for s in self.study.sweeps if trial["trial_id"] in s.trials]
+        plan = plans[0] if plans else {}
+        if not plan.get("command"):
+            return ""
+        config = plan.get("config") or {}
+        folder = f"{config.get('results_dir') or 'results'}/{plan.get('name')}"
+        trial_id = str(trial["trial_id"])
+        parts = ["python", "-m", "kerzoo.export", folder, "--trial", trial_id]
+        return shlex.join([*parts, "--out", f"{trial['arm']}_model"])
+
+
+class _Scale:
+    """A common scale for drawn intervals, with a broken line at the baseline."""
+
+    def __init__(
+        self, estimates: Sequence[Estimate], reference: float, start: float | None = None
+    ) -> None:
+        values = [v for e in estimates for v in (e.mean, e.low, e.high) if not math.isnan(v)]
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        room = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
+        self.low = low - room if start is None else start
+        self.high = high + room
+        self.is_bar = start is not None
+        self.reference = reference
+
+    def place(self, value: float) -> str:
+        """Where a value lies, in pixels from the left."""
+        return f"{BAR_WIDTH * (value - self.low) / (self.high - self.low):.1f}"
+
+    def draw(self, estimate: Estimate) -> Markup:
+        """The interval as a line, the mean as a dot, or as a bar from the start."""
+        if math.isnan(estimate.mean):
+            return Markup("")
+        middle, mean = BAR_HEIGHT / 2, self.place(estimate.mean)
+        parts = []
+        if not math.isnan(self.reference):
+            x = self.place(self.reference)
+            parts.append(f'<line class="base" x1="{x}" x2="{x}" y1="0" y2="{BAR_HEIGHT}"/>')
+        if self.is_bar:
+            parts.append(f'<rect class="bar" x="0" y="4" width="{mean}" height="8"/>')
+        if not math.isnan(estimate.low):
+            ends = self.place(max(estimate.low, self.low)), self.place(estimate.high)
+            parts.append(
+                f'<line class="span" x1="{ends[0]}" x2="{ends[1]}" y1="{middle}" y2="{middle}"/>'
+            )
+        parts.append(f'<circle class="dot" cx="{mean}" cy="{middle}" r="4"/>')
+        return Markup(
+            f'<svg class="interval" viewBox="0 0 {BAR_WIDTH} {BAR_HEIGHT}" width="{BAR_WIDTH}" '
+            f'height="{BAR_HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
+        )
+
+
+def name_score(study: Study, language: Language) -> str:
+    """What a score means, in words."""
+    names = study.score_name.split(" or ")
+    return " / ".join(language.say(f"score.{name}") for name in names)
+
+
+def name_device(study: Study, language: Language) -> str:
+    """What trials ran on, in words."""
+    devices = {str((s.plan.get("cost") or {}).get("device") or "cpu") for s in study.sweeps}
+    return " / ".join(language.say(f"device.{name}") for name in sorted(devices & {"cpu", "cuda"}))
+
+
+def capitalise(text: str) -> str:
+    """The text with its first letter large."""
+    return text[:1].upper() + text[1:]
+
+
+def _plain_points(value: float) -> str:
+    return format_points(value).removeprefix("+")
+
+
+def _percent(value: float) -> str:
+    return MISSING if math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def _ratio(value: float) -> str:
+    return MISSING if math.isnan(value) else f"{value:.2f}"
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or bool(pd.isna(value))
+
+
+def _fact(value: Any) -> str:
+    return format_level(value) if isinstance(value, int | float) else str(value)

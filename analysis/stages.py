@@ -1,0 +1,178 @@
+"""What to run next, by which command, and what it would cost: facts, without words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pandas as pd
+
+from analysis.decision import Decision
+from analysis.load import ARM, SEED, Study, sweep_labels
+from analysis.sources import Results
+
+Kind = Literal["finish", "confirm", "more", "none"]
+"""Run the open trials; the best cells on fresh seeds; further seeds of them; nothing."""
+
+CONFIRM_SEEDS = 5
+OPEN = ("planned", "running", "interrupted")
+_REPLACED = ("name", "phase", "scheduler", "space", "plan_only", "fresh")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A next step.
+
+    Attributes:
+        kind: What it is.
+        trials: To run.
+        seeds: For each cell, where that matters.
+        arms: How many arms.
+        seconds: Estimated device seconds, evaluation included; NaN where nothing was timed.
+        money: At the plan's price of a GPU hour; NaN without one.
+        command: To be typed; empty where the records do not say how they were made.
+    """
+
+    kind: Kind
+    trials: int = 0
+    seeds: int = 0
+    arms: int = 0
+    seconds: float = math.nan
+    money: float = math.nan
+    command: str = ""
+
+
+def plan_next(study: Study, decisions: Sequence[Decision]) -> list[Stage]:
+    """A next stage for each sweep of the study."""
+    return [
+        _plan_sweep(study, label, sweep, [d for d in decisions if d.group.sweep == label])
+        for label, sweep in zip(sweep_labels(study.sweeps), study.sweeps, strict=True)
+    ]
+
+
+def _plan_sweep(study: Study, label: str, sweep: Results, decisions: list[Decision]) -> Stage:
+    trials = study.trials[(study.trials["sweep"] == label) & study.trials["planned"].astype(bool)]
+    clock = _Clock(study, label, sweep.plan)
+    left = trials[trials["status"].isin(OPEN)]
+    if len(left):
+        done = study.last_rows[study.last_rows["sweep"] == label].set_index("trial_id")
+        done = done["forward_passes"].reindex(left["trial_id"]).fillna(0).to_numpy()
+        budgets = [max(rungs, default=0) for rungs in left["rungs"]]
+        pairs = zip(left["arm"], budgets, done, strict=True)
+        seconds = math.fsum(clock.run(arm, max(0, whole - at)) for arm, whole, at in pairs)
+        command = str(sweep.plan.get("command") or "")
+        return clock.price(Stage("finish", len(left), seconds=seconds, command=command))
+    screened = [d for d in decisions if d.state in ("leads", "alone")]
+    if screened:
+        seeds = _fresh_seeds(trials)
+        return _repeat(study, sweep, clock, "confirm", screened, seeds)
+    unclear = [d for d in decisions if d.state == "undecided" and d.more_seeds]
+    if unclear:
+        more = max(d.more_seeds or 0 for d in unclear)
+        seeds = _fresh_seeds(trials, more)
+        return _repeat(study, sweep, clock, "more", unclear, seeds)
+    return Stage("none")
+
+
+def _fresh_seeds(trials: pd.DataFrame, number: int = CONFIRM_SEEDS) -> list[int]:
+    known = pd.to_numeric(trials["seed"], errors="coerce").dropna()
+    first = int(known.max()) + 1 if len(known) else 1
+    return list(range(first, first + number))
+
+
+class _Clock:
+    """How long trials take, from those of the same arm that were timed."""
+
+    def __init__(self, study: Study, label: str, plan: Mapping[str, Any]) -> None:
+        last = study.last_rows[study.last_rows["sweep"] == label]
+        timed = last.merge(study.trials[["sweep", "trial_id", "arm"]], on=["sweep", "trial_id"])
+        timed = timed[timed["forward_passes"] > 0]
+        sums = timed.groupby("arm")[["device_time_s", "eval_time_s", "forward_passes"]].sum()
+        rates = (sums["device_time_s"] + sums["eval_time_s"]) / sums["forward_passes"]
+        self._rates = {str(arm): float(rate) for arm, rate in rates.items()}
+        self._mean = float(rates.mean()) if len(rates) else math.nan
+        budget = (plan.get("config") or {}).get("budget") or {}
+        self._price = budget.get("price_per_gpu_hour") if isinstance(budget, dict) else None
+
+    def run(self, arm: str, forward_passes: float) -> float:
+        """Device seconds of so many forward passes, with the evaluations among them."""
+        return self._rates.get(arm, self._mean) * forward_passes
+
+    def price(self, stage: Stage) -> Stage:
+        """The stage with its cost in money."""
+        if not isinstance(self._price, int | float):
+            return stage
+        return dataclasses.replace(stage, money=stage.seconds / 3600 * self._price)
+
+
+def _repeat(
+    study: Study,
+    sweep: Results,
+    clock: _Clock,
+    kind: Kind,
+    decisions: Sequence[Decision],
+    seeds: Sequence[int],
+) -> Stage:
+    """The chosen cell of every arm on other seeds; where some have run, they stay in the plan."""
+    standings = [standing for decision in decisions for standing in decision.group.standings]
+    settings = [setting for standing in standings for setting in standing.settings]
+    cells = study.cells[study.cells["setting"].isin(settings)]
+    first = cells.drop_duplicates("setting")
+    budgets = [max(rungs, default=0) for rungs in first["rungs"]]
+    each = [clock.run(arm, whole) for arm, whole in zip(first["arm"], budgets, strict=True)]
+    kept = sorted({int(s) for s in cells["seed"].dropna()}) if kind == "more" else []
+    stage = Stage(
+        kind,
+        trials=len(first) * len(seeds),
+        seeds=len(seeds),
+        arms=len({standing.arm for standing in standings}),
+        seconds=math.fsum(each) * len(seeds),
+        command=_write_command(sweep, first, [*kept, *seeds], kind),
+    )
+    return clock.price(stage)
+
+
+def _write_command(sweep: Results, cells: pd.DataFrame, seeds: list[int], kind: Kind) -> str:
+    """The sweep's own command with another space, in Hydra's grammar."""
+    overrides = sweep.plan.get("overrides")
+    if not isinstance(overrides, list) or not sweep.plan.get("command"):
+        return ""
+    values = {c["trial_id"]: c["values"] for c in sweep.plan["cells"]}
+    blocks: dict[str, dict[str, list[Any]]] = {}
+    for arm, trial_id in zip(cells["arm"], cells["trial_id"], strict=True):
+        told = {k: [v] for k, v in values[trial_id].items() if k not in (SEED, "task.data_seed")}
+        arms = told.pop(ARM, None)
+        block = blocks.setdefault(json.dumps(told, sort_keys=True), {})
+        if arms:
+            block.setdefault(ARM, []).append(arm)
+        block |= {**told, SEED: list(seeds)}
+    space = ",".join(_in_hydra(block) for block in blocks.values())
+    name = sweep.name if kind == "more" else f"{sweep.name}_confirm"
+    swept = {key for block in blocks.values() for key in block}
+    kept = [o for o in overrides if _key_of(str(o)) not in {*_REPLACED, *swept}]
+    arguments = [*kept, f"name={name}", "phase=confirm", "scheduler=fifo", "~space"]
+    return shlex.join(["python", "sweep.py", *map(str, arguments), f"+space=[{space}]"])
+
+
+def _key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _in_hydra(value: Any) -> str:
+    """A value in Hydra's override grammar, as plain as it can be.
+
+    >>> _in_hydra({"arm": ["mezo"], "training.learning_rate": [0.01]})
+    '{arm:[mezo],training.learning_rate:[0.01]}'
+    """
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_in_hydra(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_in_hydra, value)) + "]"
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.-]*", value):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return value if isinstance(value, str) else json.dumps(value)
