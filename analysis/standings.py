@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.load import Study
+from analysis.load import NO_TUNING, Study
 from analysis.scores import choose_scores
 from analysis.statistics import stratified, wilson_interval
 
@@ -100,7 +100,7 @@ def list_standings(study: Study) -> list[Group]:
     chosen = choose_scores(study)
     if chosen.empty:
         return []
-    runs = _runs_of(study, chosen)
+    runs = _stand_beside(_runs_of(study, chosen))
     groups = []
     for key, mine in runs.groupby(GROUP, sort=False, dropna=False):
         arms = [arm for arm in study.arms if (mine["arm"] == arm).any()]
@@ -108,6 +108,17 @@ def list_standings(study: Study) -> list[Group]:
         sweep, phase, model, tuning = ("" if pd.isna(name) else str(name) for name in key)
         groups.append(Group(sweep, phase, model, tuning, standings))
     return groups
+
+
+def _stand_beside(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, with those that tune nothing beside every tuning of their sweep and model."""
+    still = runs[runs["tuning"] == NO_TUNING]
+    tuned = runs[runs["tuning"] != NO_TUNING]
+    if still.empty or tuned.empty:
+        return runs
+    places = tuned[GROUP].drop_duplicates()
+    beside = still.drop(columns="tuning").merge(places, on=[n for n in GROUP if n != "tuning"])
+    return pd.concat([tuned, beside], ignore_index=True)
 
 
 def _runs_of(study: Study, chosen: pd.DataFrame) -> pd.DataFrame:

@@ -43,6 +43,7 @@ class SimulatedSweep:
         control: Whether a cell's trial is a control, which is judged and never stopped.
         metric: "dev_accuracy" or "dev_f1".
         is_binary: Whether rows have dev_auc.
+        phase: "screen" or "confirm".
         rungs: Forward passes at which a trial is evaluated, beside step 0.
     """
 
@@ -61,6 +62,7 @@ class SimulatedSweep:
     is_binary: bool = True
     model: str = "smollm2-135m"
     task: str = "movie_reviews"
+    phase: str = "screen"
     rungs: Sequence[int] = RUNGS
 
     def cells(self) -> list[Values]:
@@ -140,7 +142,7 @@ class SimulatedSweep:
         }
         return {
             "trial_id": cell["trial_id"],
-            "phase": "screen",
+            "phase": self.phase,
             "arm": cell["arm"],
             "overrides": [f"{key}={value}" for key, value in values.items()],
             "choices": {"model": self.model, "task": self.task, "tuning": "lora_last6"},
@@ -226,7 +228,7 @@ class SimulatedSweep:
             "model": self.model,
             "task": self.task,
             "seed": values.get(SEED, self.seeds[0]),
-            "phase": "screen",
+            "phase": self.phase,
             "rung": rung,
             "step": rung // 2,
             "forward_passes": rung,

@@ -7,7 +7,7 @@ from records_factory import LEARNING_RATE, SEED, START, SimulatedSweep
 
 from analysis.load import Study, load_study
 from analysis.selection import best_cells, last_of_settings, rung_counts
-from analysis.summary import list_cautions, list_costs, summarise
+from analysis.summary import ENGLISH, list_cautions, list_costs
 
 
 def load(root: Path, **options: object) -> Study:
@@ -92,29 +92,11 @@ def test_diverged_trials_are_counted_and_not_averaged(tmp_path: Path) -> None:
     assert counts.loc[(36, "mezo"), "arrived"] == 2
 
 
-def test_the_summary_names_the_rung_the_arm_and_the_baseline(tmp_path: Path) -> None:
-    (sentence,) = summarise(load(tmp_path))
-    assert sentence == (
-        "After 144 forward passes the lowest dev loss is 0.5400, by kerzoo_paper (−0.1600 and "
-        "+16.0 points of accuracy over its own step 0): 0.0400 below the best of the baseline "
-        "mezo (−0.1200 and +12.0 points of accuracy over its own step 0)."
-    )
-
-
-def test_the_summary_compares_nothing_before_a_trial_has_finished(tmp_path: Path) -> None:
-    (sentence,) = summarise(load(tmp_path, fate=lambda v: "running"))
-    assert sentence.startswith("None of 8 trials has finished")
-
-
-def test_the_summary_says_when_the_baseline_is_missing(tmp_path: Path) -> None:
-    study = load(tmp_path, fate=lambda v: "failed" if v["arm"] == "mezo" else None)
-    (sentence,) = summarise(study)
-    assert "the baseline mezo has no finished trial" in sentence
-
-
 def test_one_seed_is_said_to_decide_nothing(tmp_path: Path) -> None:
-    assert any("One seed decides nothing" in text for text in list_cautions(load(tmp_path / "a")))
-    cautions = list_cautions(load(tmp_path / "b", seeds=(0, 1)))
+    assert any(
+        "One seed decides nothing" in text for text in list_cautions(load(tmp_path / "a"), ENGLISH)
+    )
+    cautions = list_cautions(load(tmp_path / "b", seeds=(0, 1)), ENGLISH)
     assert not any("One seed" in text for text in cautions)
 
 

@@ -1,0 +1,180 @@
+"""What is recommended, where each arm stands, and what is to be run next."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from records_factory import EPSILON, LEARNING_RATE, SEED, START, SimulatedSweep
+
+from analysis.decision import decide
+from analysis.language import LANGUAGES, load_language
+from analysis.load import Study, load_study
+from analysis.overview import describe
+from analysis.stages import plan_next
+from analysis.statistics import paired_mean, wilson_interval
+
+NOISE = (0.000, 0.011, -0.007, 0.004, -0.009, 0.013)
+
+
+def load(root: Path, **options: Any) -> Study:
+    return load_study([SimulatedSweep(**options).write(root)])
+
+
+def confirm(root: Path, lead: float, **changes: Any) -> Study:
+    """Six seeds of one cell each; kerzoo_paper is better by `lead`, give or take some noise."""
+
+    def gain(values: Mapping[str, Any]) -> float:
+        is_paper = values["arm"] == "kerzoo_paper"
+        return 0.1 + 0.01 * int(values[SEED]) + is_paper * (lead + NOISE[int(values[SEED])])
+
+    options = {
+        "phase": "confirm",
+        "epsilons": (0.01,),
+        "learning_rates": (0.01,),
+        "seeds": range(6),
+        "gain": gain,
+    }
+    return load(root, **{**options, **changes})
+
+
+def test_a_screen_names_who_leads_and_recommends_nothing(tmp_path: Path) -> None:
+    (decision,) = decide(load(tmp_path))
+    assert (decision.state, decision.arm) == ("leads", "kerzoo_paper")
+    assert not decision.verdicts
+
+
+def test_an_arm_that_is_better_when_confirmed_is_recommended(tmp_path: Path) -> None:
+    (decision,) = decide(confirm(tmp_path, lead=0.04))
+    assert (decision.state, decision.arm) == ("use", "kerzoo_paper")
+    assert decision.verdicts["kerzoo_paper"][0].judgement == "better"
+    assert decision.verdicts["kerzoo_paper"][0].pairs == 6
+
+
+def test_the_baseline_is_kept_where_an_arm_is_worse(tmp_path: Path) -> None:
+    (decision,) = decide(confirm(tmp_path, lead=-0.04))
+    assert (decision.state, decision.arm) == ("keep", "mezo")
+
+
+def test_an_open_question_keeps_the_baseline_and_says_how_many_seeds_would_answer_it(
+    tmp_path: Path,
+) -> None:
+    study = confirm(tmp_path, lead=0.003)
+    (decision,) = decide(study)
+    assert (decision.state, decision.arm) == ("undecided", "mezo")
+    assert decision.more_seeds == decision.verdicts["kerzoo_paper"][0].more_seeds
+    (stage,) = plan_next(study, [decision])
+    assert (stage.kind, stage.seeds, stage.trials) == (
+        "more",
+        decision.more_seeds,
+        2 * decision.more_seeds,
+    )
+    seeds = list(range(6 + stage.seeds))
+    assert f"training.seed:{str(seeds).replace(' ', '')}" in stage.command
+    assert "name=simulated " in stage.command
+
+
+def test_one_arm_alone_is_compared_with_nothing(tmp_path: Path) -> None:
+    (decision,) = decide(load(tmp_path, arms=("kerzoo_paper",)))
+    assert (decision.state, decision.arm) == ("alone", "kerzoo_paper")
+
+
+@pytest.mark.parametrize("fate", ["running", "failed", "diverged"])
+def test_without_a_finished_trial_nothing_is_decided(tmp_path: Path, fate: str) -> None:
+    study = load(tmp_path, fate=lambda values: fate)
+    (decision,) = decide(study)
+    assert decision.state == "nothing"
+    assert decision.standing is None
+    (overview,) = describe(study, [decision], load_language("en"))
+    assert overview.headline == "No result yet."
+    assert "None of 8 trials" in overview.reasons[0]
+
+
+def test_standings_are_those_of_a_plain_recomputation(tmp_path: Path) -> None:
+    (decision,) = decide(confirm(tmp_path, lead=0.04))
+    base, paper = decision.group.standings
+    scores = [0.5 + 0.1 + 0.01 * seed for seed in range(6)]
+    reference = paired_mean(scores)
+    assert (base.score.mean, base.score.low, base.score.high) == pytest.approx(reference[:3])
+    assert base.score.basis == "seeds"
+    assert base.seconds.mean == 36.0
+    assert base.dev_loss == pytest.approx(START - sum(scores) / 6 + 0.5)
+    assert (base.reached, base.runs) == (6, 6)
+    # The target is the baseline's highest final loss, .6: seed 0's.
+    gains = [0.14 + 0.01 * seed + NOISE[seed] for seed in range(6)]
+    rungs = [next(r for r in (36, 72, 144) if gain * r / 144 >= 0.1 - 1e-12) for gain in gains]
+    assert paper.target_seconds.mean == pytest.approx(0.25 * sum(rungs) / 6)
+
+
+def test_an_arm_that_never_gets_there_has_no_time(tmp_path: Path) -> None:
+    (decision,) = decide(confirm(tmp_path, lead=-0.09))
+    paper = decision.group.standings[1]
+    assert math.isnan(paper.target_seconds.mean)
+    assert paper.reached < paper.runs == 6
+
+
+def test_of_a_single_seed_the_interval_is_over_the_examples(tmp_path: Path) -> None:
+    folder = SimulatedSweep().write(tmp_path)
+    for path in [folder / "plan.json", *folder.glob("trials/*/trial.json")]:
+        path.write_text(
+            path.read_text().replace('"movie_reviews"}', '"movie_reviews", "num_dev": 200}')
+        )
+    (decision,) = decide(load_study([folder]))
+    score = decision.group.standings[0].score
+    assert score.basis == "examples"
+    assert (score.low, score.high) == pytest.approx(wilson_interval(124, 200)[1:])
+
+
+def test_after_a_screen_the_best_cells_are_confirmed_on_fresh_seeds(tmp_path: Path) -> None:
+    study = load(tmp_path, seeds=(0, 1))
+    (stage,) = plan_next(study, decide(study))
+    assert (stage.kind, stage.arms, stage.seeds, stage.trials) == ("confirm", 2, 5, 10)
+    # .25 s of training and, with the evaluations after step 0, 1 + .01 · 144 s at the last row
+    assert stage.seconds == pytest.approx(10 * (0.25 * 144 + 1 + 0.01 * 144))
+    command = shlex.split(stage.command)
+    assert command[:2] == ["python", "sweep.py"]
+    assert {"name=simulated_confirm", "phase=confirm", "scheduler=fifo", "~space"} <= set(command)
+    assert command[-1] == (
+        "+space=[{arm:[mezo,kerzoo_paper],training.perturbation_scale:[0.003],"
+        "training.learning_rate:[0.01],training.seed:[2,3,4,5,6]}]"
+    )
+
+
+def test_open_trials_are_finished_first(tmp_path: Path) -> None:
+    study = load(tmp_path, fate=lambda v: "planned" if v[LEARNING_RATE] == 0.01 else None)
+    (stage,) = plan_next(study, decide(study))
+    assert (stage.kind, stage.trials) == ("finish", 4)
+    assert stage.seconds == pytest.approx(4 * (0.25 * 144 + 1 + 0.01 * 144))
+    assert stage.command == "python sweep.py +sweep=simulated"
+
+
+def test_a_decided_question_needs_no_further_stage(tmp_path: Path) -> None:
+    study = confirm(tmp_path, lead=0.04)
+    (stage,) = plan_next(study, decide(study))
+    assert (stage.kind, stage.command) == ("none", "")
+
+
+def test_what_is_swept_besides_is_confirmed_as_it_was_best(tmp_path: Path) -> None:
+    study = load(tmp_path, extra={"bandwidth": ("full", "linear"), "training.note": ("a b",)})
+    (stage,) = plan_next(study, decide(study))
+    assert "bandwidth:[full],training.note:['a b']" in shlex.split(stage.command)[-1]
+
+
+def test_the_first_page_says_in_every_language_what_was_found(tmp_path: Path) -> None:
+    study = confirm(tmp_path, lead=0.04)
+    decisions = decide(study)
+    pages = {code: describe(study, decisions, load_language(code))[0] for code in LANGUAGES}
+    assert pages["en"].headline == "Take kerzoo_paper."
+    assert pages["ja"].headline == "kerzoo_paper の採用を推奨します。"
+    for page in pages.values():
+        assert page.recommendation
+        assert ("ε", "0.01") in page.recommendation.facts
+        assert page.recommendation.trains == ["python -m sweeps.trial arm=kerzoo_paper"]
+        assert "kerzoo.export results/simulated --trial" in page.recommendation.exports[0]
+        assert [row.arm for row in page.rows] == ["mezo", "kerzoo_paper"]
+        assert "4.2" in page.reasons[0]
+    assert EPSILON not in pages["en"].rows[0].setting
