@@ -19,7 +19,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test chaos check clean
+.PHONY: help quickstart test bench chaos check clean
 
 help:  ## show this list
 	@echo "make TARGET [PYTHON=python3.11] [TORCH=...]"
@@ -33,6 +33,10 @@ test: $(VENV)/.installed-dev  ## set up, run all tests that need no GPU
 
 chaos: $(VENV)/.installed-dev  ## set up, kill, starve and stop whole sweeps; eight minutes on two cores
 	$(RUN) -m pytest -q -m chaos
+
+bench: $(VENV)/.installed-dev  ## set up, time steps beside MeZO's, write bench.json; twelve minutes
+	$(RUN) tests/bench/step.py
+	$(RUN) tests/bench/replay.py --tuning full --precision master --rounds 3
 
 check: $(VENV)/.installed-dev  ## set up, check format, lint, types and import rules
 	$(RUN) -m ruff format --check .

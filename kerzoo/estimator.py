@@ -155,21 +155,29 @@ class Estimator:
             for nodes in zip(*drawn, strict=True)
         )
 
-    def estimate(self, weights: FlatWeights, closure: Callable[[], float], step: int) -> Estimate:
-        """Measure the losses of a step. The weights are afterwards as before.
+    def estimate(
+        self, weights: FlatWeights, closure: Callable[[], float], step: int, stay: bool = False
+    ) -> Estimate:
+        """Measure the losses of a step. The model computes with θ afterwards.
 
         Args:
             weights: θ.
             closure: The loss of the step's batch at the model's current parameters; the same
                 batch at every call. If it raises, the weights are restored first.
             step: 0 for the first update.
+            stay: Leave the model at the last point; whoever asks for it moves or restores it.
         """
         losses: list[float] = []
-        for key, points in self.points(weights, step):
-            with weights.intact():
+        try:
+            for key, points in self.points(weights, step):
                 for point in points:
                     weights.perturb_(key, point)
                     losses.append(float(closure()))
+        except BaseException:
+            weights.restore_()
+            raise
+        if not stay:
+            weights.restore_()
         return self.from_losses(losses, step, len(weights.sizes))
 
     def points(self, weights: FlatWeights, step: int) -> list[tuple[int, list[Factors]]]:

@@ -103,7 +103,9 @@ def signature(options: TrialOptions, config: dict[str, Any]) -> str:
     return hash_numbers(numbers)
 
 
-_MEASURED = frozenset({"learning_rate", "perturbation_scale", "r_scope", "rungs"})
+_MEASURED = frozenset(
+    {"learning_rate", "perturbation_scale", "r_scope", "rungs", "noise_memory_gib"}
+)
 
 
 def _used_numbers(config: dict[str, Any], method: Method) -> dict[str, Any]:

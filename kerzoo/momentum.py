@@ -43,7 +43,7 @@ class MomentumState(abc.ABC):
     def update_(
         self, keys: Sequence[int], coefficients: Sequence[Factors], learning_rates: Factors
     ) -> None:
-        """Move θ by one step.
+        """Move θ by one step; whoever calls it restores the weights.
 
         Args:
             keys: Of the directions u_i. Length: n.
@@ -158,7 +158,6 @@ class _Buffer(MomentumState):
         for where in self.weights.noise.chunks:  # whole, half precision rounds by thread count
             for piece, rate in self.weights.pieces(where, learning_rates):
                 theta[piece].add_(self.buffer[piece].to(theta.dtype), alpha=-rate)
-        self.weights.restore_()
 
     def state_dict(self) -> dict[str, Any]:
         return {"buffer": self.buffer.clone()}
@@ -209,7 +208,6 @@ class _Coupled(MomentumState):
         self.y.lerp_(self.x, 1.0 / _coupling(self.step))
         self.step += 1
         self.weights.theta.copy_(torch.lerp(self.y, self.x, 1.0 / _coupling(self.step)))
-        self.weights.restore_()
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step, "x": self.x.clone(), "y": self.y.clone()}

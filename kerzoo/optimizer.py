@@ -63,6 +63,10 @@ class KerZOO(torch.optim.Optimizer):
         perturbation_scale_schedule: By default constant.
         precision: "master", "inplace" or "inplace_half"; see `kerzoo.weights`.
         num_threads: For the noise, on the CPU; changes no bit.
+        noise_memory_gib: For directions that are kept during a step, on the CPU: made once and
+            not three times. Changes no bit.
+        lazy: Leave out the passes over the weights that only others need: what is written to the
+            parameters from outside goes unseen, and they hold θ only after `settle()`.
 
     Raises:
         ValueError: For a value outside its range, a group with options of another kind, several
@@ -89,6 +93,8 @@ class KerZOO(torch.optim.Optimizer):
         perturbation_scale_schedule: Schedule | None = None,
         precision: Precision = "master",
         num_threads: int = 1,
+        noise_memory_gib: float = 2.0,
+        lazy: bool = False,
     ) -> None:
         groups: list[Any] = [dict(g) if isinstance(g, dict) else g for g in params]
         _check_groups(groups, lr, weight_decay)
@@ -108,7 +114,15 @@ class KerZOO(torch.optim.Optimizer):
         self.learning_rate_schedule.factor_at(0, num_steps)  # raises where T is missing
         parameters = [p for group in self.param_groups for p in group["params"]]
         check_precision(precision, parameters[0].dtype, perturbation_scale)
-        self.weights = flatten(parameters, perturbation or Gaussian(), precision, num_threads)
+        self.weights = flatten(
+            parameters,
+            perturbation or Gaussian(),
+            precision,
+            num_threads,
+            noise_memory_gib,
+            num_directions,
+        )
+        self.lazy = lazy
         if isinstance(momentum, CoupledCopy) and any(self._per_tensor("weight_decay")):
             raise ValueError("weight_decay must be 0 with CoupledCopy: it has no decayed form")
         self._momentum = (momentum or NoMomentum()).start(self.weights)
@@ -121,8 +135,8 @@ class KerZOO(torch.optim.Optimizer):
     @torch.no_grad()
     def estimate(self, closure: Callable[[], Any]) -> Estimate:
         """Measure the losses of the next step; θ is afterwards as before."""
-        self.weights.adopt_()
-        return self.estimator.estimate(self.weights, closure, self.last_step)
+        self._adopt()
+        return self.estimator.estimate(self.weights, closure, self.last_step, stay=self.lazy)
 
     @torch.no_grad()
     def apply(self, estimate: Estimate) -> None:
@@ -147,13 +161,17 @@ class KerZOO(torch.optim.Optimizer):
         self._momentum.update_(estimate.keys, coefficients, rates)
         for group in self.param_groups:
             group["step"] = step + 1
+        if not self.lazy:
+            self.settle()
 
     @torch.no_grad()
     def replay(self, losses: Sequence[float]) -> None:
         """Make the step again that gave these losses, bit for bit, without a forward pass."""
-        self.weights.adopt_()
+        self._adopt()
         for key, points in self.estimator.points(self.weights, self.last_step):
             self.weights.retrace_(key, points)
+        if not self.lazy:
+            self.settle()
         num_tensors = len(self.weights.sizes)
         self.apply(self.estimator.from_losses(losses, self.last_step, num_tensors))
 
@@ -174,6 +192,11 @@ class KerZOO(torch.optim.Optimizer):
         estimate = self.estimate(closure)
         self.apply(estimate)
         return estimate.loss
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Let the parameters hold θ."""
+        self.weights.restore_()
 
     def learning_rate_factor_at(self, step: int) -> float:
         """f(t) of the learning rate's schedule."""
@@ -201,7 +224,7 @@ class KerZOO(torch.optim.Optimizer):
         own = state_dict["kerzoo"]
         if "theta" in own:
             self.weights.theta.copy_(own["theta"])
-            self.weights.restore_()
+            self.settle()
         self._momentum.load_state_dict(own["momentum"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -213,6 +236,11 @@ class KerZOO(torch.optim.Optimizer):
         if hasattr(self, "weights"):
             raise ValueError("parameter groups are fixed once the optimizer was made")
         super().add_param_group(param_group)
+
+    def _adopt(self) -> None:
+        """Take over what others wrote to the parameters, unless nobody does."""
+        if not self.lazy:
+            self.weights.adopt_()
 
     def _per_tensor(self, option: str) -> Factors:
         """A group option for each tensor."""
@@ -227,7 +255,6 @@ class KerZOO(torch.optim.Optimizer):
         for tensor, rate, decay in zip(tensors, rates, decays, strict=True):
             if tensor.dim() >= 2:
                 tensor.mul_(1.0 - rate * decay)
-        self.weights.restore_()
 
 
 def _check_groups(groups: Sequence[Any], lr: float, weight_decay: float) -> None:

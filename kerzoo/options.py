@@ -66,6 +66,8 @@ class TrainingOptions:
         micro_batch: Sequences run through the model together; 0 for the device's own
             number. The mean over a batch stays that over all of its examples, up to the
             rounding of other matrix shapes (some 1e-6 of a loss in fp32).
+        noise_memory_gib: Memory for the directions of a step on a CPU, which are then made once
+            and not at each of its passes; 0 makes them again. Changes no bit.
 
     Raises:
         ValueError: For a value outside its range.
@@ -84,26 +86,11 @@ class TrainingOptions:
     threads: int
     device: str
     micro_batch: int = 0
+    noise_memory_gib: float = 2.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rungs", tuple(self.rungs))
-        for name in ("learning_rate", "perturbation_scale"):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a number > 0, got {value!r}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be a number ≥ 0, got {self.weight_decay!r}")
-        for name, least in (
-            ("forward_passes", 2),
-            ("batch_size", 1),
-            ("seed", 0),
-            ("num_directions", 1),
-            ("threads", 1),
-            ("micro_batch", 0),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
+        self._check_numbers()
         if self.seed >= 1 << 63:
             raise ValueError(f"seed must be an integer < 2^63, got {self.seed}")
         for name, allowed in (
@@ -123,6 +110,26 @@ class TrainingOptions:
                 "rungs must be increasing fractions of forward_passes in (0, 1] that end with 1, "
                 f"got {list(fractions)}"
             )
+
+    def _check_numbers(self) -> None:
+        for name in ("learning_rate", "perturbation_scale", "weight_decay", "noise_memory_gib"):
+            value = getattr(self, name)
+            may_be_zero = name in ("weight_decay", "noise_memory_gib")
+            is_number = isinstance(value, int | float) and math.isfinite(value)
+            if not (is_number and (value > 0 or (may_be_zero and value == 0))):
+                sign = "≥" if may_be_zero else ">"
+                raise ValueError(f"{name} must be a number {sign} 0, got {value!r}")
+        for name, least in (
+            ("forward_passes", 2),
+            ("batch_size", 1),
+            ("seed", 0),
+            ("num_directions", 1),
+            ("threads", 1),
+            ("micro_batch", 0),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
 
     @property
     def nominal_rungs(self) -> list[int]:
@@ -225,7 +232,7 @@ class TrialOptions:
         dtype: torch.dtype = getattr(torch, self.tuning.trained_dtype(self.model.dtype))
         return self.optimizer([nn.Parameter(torch.zeros(1, dtype=dtype))]).estimator
 
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> KerZOO:
+    def optimizer(self, parameters: Iterable[nn.Parameter], lazy: bool = False) -> KerZOO:
         """The zeroth-order optimizer of a run of this trial, over the parameters it trains."""
         training = self.training
         return KerZOO(
@@ -246,6 +253,8 @@ class TrialOptions:
             perturbation_scale_schedule=self.perturbation_scale_schedule,
             precision=training.precision,
             num_threads=training.threads,
+            noise_memory_gib=training.noise_memory_gib,
+            lazy=lazy,
         )
 
     def _check_rungs(self) -> None:

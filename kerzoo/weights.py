@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import abc
 import bisect
-import contextlib
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
@@ -26,7 +26,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from kerzoo.noise import Gaussian, NoiseEngine, Perturbation, derive_key
+from kerzoo.noise import Gaussian, Perturbation, derive_key, noise_engine, num_stored_directions
+from kerzoo.noise.engine import Stretches
 
 Factors = tuple[float, ...]
 """One number for all tensors, or one for each tensor in order."""
@@ -43,6 +44,7 @@ class FlatWeights(abc.ABC):
             follow from it. One device, one floating dtype. They become views of one buffer.
         perturbation: The law of the directions.
         num_threads: Threads for the noise (CPU only); changes no bit of the result.
+        num_stored: Directions kept in memory (CPU only); changes no bit of the result.
 
     Attributes:
         working: What the model computes with. Shape: [d], the parameters' dtype.
@@ -53,7 +55,11 @@ class FlatWeights(abc.ABC):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], perturbation: Perturbation, num_threads: int = 1
+        self,
+        parameters: Iterable[nn.Parameter],
+        perturbation: Perturbation,
+        num_threads: int = 1,
+        num_stored: int = 0,
     ) -> None:
         self.parameters = tuple(parameters)
         if not self.parameters:
@@ -72,7 +78,7 @@ class FlatWeights(abc.ABC):
         for parameter, view in zip(self.parameters, self.split(self.working), strict=True):
             view.copy_(parameter.data)
             parameter.data = view
-        self.noise = NoiseEngine(len(self), perturbation, device, num_threads)
+        self.noise = noise_engine(len(self), perturbation, device, num_threads, num_stored)
 
     def __len__(self) -> int:
         return self.working.numel()
@@ -80,7 +86,7 @@ class FlatWeights(abc.ABC):
     @property
     @abc.abstractmethod
     def theta(self) -> torch.Tensor:
-        """θ, to be changed by `add_` or by whoever calls `restore_` afterwards. Shape: [d]."""
+        """θ, to be changed by whoever calls `restore_` afterwards. Shape: [d]."""
 
     @abc.abstractmethod
     def perturb_(self, key: int, scales: Factors) -> None:
@@ -91,8 +97,12 @@ class FlatWeights(abc.ABC):
         """Let the model compute with θ."""
 
     @abc.abstractmethod
+    def move_(self, key: int, factors: Factors) -> None:
+        """θ ← θ + factors·u(key). The model computes with it once `restore_` was called."""
+
+    @abc.abstractmethod
     def retrace_(self, key: int, points: Sequence[Factors]) -> None:
-        """Leave θ with the bits that perturbing to each point in turn and restoring would."""
+        """Leave θ with the bits that perturbing to each point in turn would."""
 
     @abc.abstractmethod
     def adopt_(self) -> None:
@@ -116,36 +126,15 @@ class FlatWeights(abc.ABC):
         pieces = torch.split(flat, list(self.sizes))
         return [v.view(p.shape) for v, p in zip(pieces, self.parameters, strict=True)]
 
-    @contextlib.contextmanager
-    def intact(self) -> Iterator[None]:
-        """After the block, and after an exception in it, the model computes with θ."""
-        try:
-            yield
-        finally:
-            self.restore_()
-
-    def move_(self, key: int, factors: Factors) -> None:
-        """θ ← θ + factors·u(key), and the model computes with it."""
-        self.add_(self.theta, key, factors)
-
     def add_(self, target: torch.Tensor, key: int, factors: Factors) -> None:
-        """target ← target + factors·u(key). Where the target is θ, the model computes with it.
+        """target ← target + factors·u(key).
 
         Args:
             target: Shape: [d].
             key: Of the direction.
             factors: One for all tensors, or one for each.
         """
-        publish = target is self.theta and target is not self.working
-
-        def write(where: slice, noise: torch.Tensor) -> None:
-            for piece, factor in self.pieces(where, factors):
-                values = noise[piece.start - where.start : piece.stop - where.start]
-                target[piece].add_(values.to(target.dtype), alpha=factor)
-            if publish:
-                self.working[where].copy_(target[where])
-
-        self.noise.for_each_chunk(key, write)
+        self.noise.add(key, self._stretches(factors), target, target)
 
     def squared_norms(self, keys: Sequence[int], factors: Sequence[Factors]) -> list[float]:
         """|Σ_i factors_i·u_i|² of each tensor. Takes one fp32 vector of length d for the time.
@@ -163,6 +152,9 @@ class FlatWeights(abc.ABC):
         return [
             self.noise.sum_of_squares(tensor) for tensor in torch.split(total, list(self.sizes))
         ]
+
+    def _stretches(self, factors: Factors) -> Stretches:
+        return functools.partial(self.pieces, factors=factors)
 
     def _tensors(self, where: slice) -> Iterator[tuple[int, slice]]:
         """The tensors that a range touches, and their parts of it."""
@@ -194,9 +186,13 @@ class MasterWeights(FlatWeights):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], perturbation: Perturbation, num_threads: int = 1
+        self,
+        parameters: Iterable[nn.Parameter],
+        perturbation: Perturbation,
+        num_threads: int = 1,
+        num_stored: int = 0,
     ) -> None:
-        super().__init__(parameters, perturbation, num_threads)
+        super().__init__(parameters, perturbation, num_threads, num_stored)
         self.master = self.working.to(
             torch.promote_types(self.working.dtype, torch.float32)
         ).clone()
@@ -208,19 +204,15 @@ class MasterWeights(FlatWeights):
 
     def perturb_(self, key: int, scales: Factors) -> None:
         """working ← cast(θ + scales·u(key)); θ stays."""
-
-        def write(where: slice, noise: torch.Tensor) -> None:
-            for piece, scale in self.pieces(where, scales):
-                values = noise[piece.start - where.start : piece.stop - where.start]
-                values = values.to(self.master.dtype)
-                torch.add(self.master[piece], values, alpha=scale, out=values)
-                self.working[piece].copy_(values)
-
-        self.noise.for_each_chunk(key, write)
+        self.noise.add(key, self._stretches(scales), self.master, self.working)
 
     def restore_(self) -> None:
         """working ← cast(θ)."""
         self.working.copy_(self.master)
+
+    def move_(self, key: int, factors: Factors) -> None:
+        """The contract; the working copy stays."""
+        self.add_(self.master, key, factors)
 
     def retrace_(self, key: int, points: Sequence[Factors]) -> None:
         """Nothing: perturbing leaves no trace in θ."""
@@ -234,55 +226,62 @@ class MasterWeights(FlatWeights):
         if self.working.dtype == self.master.dtype:
             self.master.copy_(self.working)
             return
-        changed = self.working != self.master.to(self.working.dtype)
-        self.master[changed] = self.working[changed].to(self.master.dtype)
+        for where in self.noise.chunks:
+            theta, working = self.master[where], self.working[where]
+            kept = working == theta.to(working.dtype)
+            theta.copy_(torch.where(kept, theta, working.to(theta.dtype)))
 
 
 class InPlaceWeights(FlatWeights):
     """θ is the working buffer; every perturbation and its undoing round."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], perturbation: Perturbation, num_threads: int = 1
+        self,
+        parameters: Iterable[nn.Parameter],
+        perturbation: Perturbation,
+        num_threads: int = 1,
+        num_stored: int = 0,
     ) -> None:
-        super().__init__(parameters, perturbation, num_threads)
+        super().__init__(parameters, perturbation, num_threads, num_stored)
         self._displaced: tuple[int, Factors] | None = None
 
     @property
     def theta(self) -> torch.Tensor:
-        """The working buffer."""
+        """The working buffer, restored."""
+        self.restore_()
         return self.working
 
     def perturb_(self, key: int, scales: Factors) -> None:
         """Add what leads from the present point to θ + scales·u(key)."""
-        if self._displaced is not None and self._displaced[0] != key:
-            self.restore_()
-        present = self._displaced[1] if self._displaced else (0.0,)
-        self._displaced = (key, scales)  # before moving: after an exception the way back is known
-        self.add_(self.working, key, _difference(scales, present))
+        self._go(key, scales)
 
     def restore_(self) -> None:
         """Subtract what was added."""
         if self._displaced is not None:
-            key, scales = self._displaced
-            self.add_(self.working, key, _difference((0.0,), scales))
+            self._go(self._displaced[0], (0.0,))
             self._displaced = None
 
+    def move_(self, key: int, factors: Factors) -> None:
+        """Restoring and moving are one addition where both are along the same direction."""
+        self._go(key, factors)
+        self._displaced = None
+
     def retrace_(self, key: int, points: Sequence[Factors]) -> None:
-        """Make the additions of all the moves in one pass over the noise."""
-        stops: list[Factors] = [(0.0,), *points, (0.0,)]
-        moves = [_difference(stop, start) for start, stop in itertools.pairwise(stops)]
-
-        def write(where: slice, noise: torch.Tensor) -> None:
-            for move in moves:
-                for piece, factor in self.pieces(where, move):
-                    values = noise[piece.start - where.start : piece.stop - where.start]
-                    self.working[piece].add_(values.to(self.working.dtype), alpha=factor)
-
-        self.noise.for_each_chunk(key, write)
+        """Perturb to each of them."""
+        for point in points:
+            self._go(key, point)
 
     def adopt_(self) -> None:
         """Nothing: what was written is θ."""
         self.check_attached()
+
+    def _go(self, key: int, scales: Factors) -> None:
+        """From the present point to θ + scales·u(key)."""
+        if self._displaced is not None and self._displaced[0] != key:
+            self.restore_()
+        present = self._displaced[1] if self._displaced else (0.0,)
+        self._displaced = (key, scales)  # before moving: after an exception the way back is known
+        self.add_(self.working, key, tuple(a - b for a, b in pair(scales, present)))
 
 
 def flatten(
@@ -290,6 +289,8 @@ def flatten(
     perturbation: Perturbation,
     precision: Precision = "master",
     num_threads: int = 1,
+    noise_memory_gib: float = 0.0,
+    num_directions: int = 1,
 ) -> FlatWeights:
     """The weights under a precision policy that `check_precision` passed.
 
@@ -298,13 +299,18 @@ def flatten(
         perturbation: The law of the directions.
         precision: "master"; "inplace" for fp32; "inplace_half" for half precision in place.
         num_threads: For the noise.
+        noise_memory_gib: For directions that are kept during a step (CPU only).
+        num_directions: Directions of a step.
     """
+    parameters = tuple(parameters)
+    size = sum(p.numel() for p in parameters)
+    num_stored = num_stored_directions(noise_memory_gib, size, num_directions) if size else 0
     policies: dict[str, type[FlatWeights]] = {
         "master": MasterWeights,
         "inplace": InPlaceWeights,
         "inplace_half": InPlaceWeights,
     }
-    return policies[precision](parameters, perturbation, num_threads)
+    return policies[precision](parameters, perturbation, num_threads, num_stored)
 
 
 def check_precision(precision: str, dtype: torch.dtype, perturbation_scale: float = 1e-3) -> None:
@@ -354,6 +360,7 @@ def measure_drift(
     for step in range(num_steps):
         key = derive_key(0, "directions", step)
         weights.retrace_(key, [(perturbation_scale,), (-perturbation_scale,)])
+        weights.restore_()
     moved = weights.working.double() - start.double()
     return float(moved.norm() / start.double().norm())
 
@@ -362,7 +369,3 @@ def pair(a: Factors, b: Factors) -> Iterator[tuple[float, float]]:
     """Factors of two kinds tensor by tensor; a single one stands for all tensors."""
     length = max(len(a), len(b))
     return zip(a * (length // len(a)), b * (length // len(b)), strict=True)
-
-
-def _difference(stop: Factors, start: Factors) -> Factors:
-    return tuple(a - b for a, b in pair(stop, start))

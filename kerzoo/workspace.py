@@ -22,7 +22,7 @@ from torch import nn
 
 from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.frozen import CachedEntry, frozen_layers_replaced, frozen_outputs
-from kerzoo.losses import SequenceRunner, SplitLoss, check_output_layer, open_loss
+from kerzoo.losses import ForwardGraphs, SequenceRunner, SplitLoss, check_output_layer, open_loss
 from kerzoo.models import LoadedModel
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, no_progress
@@ -113,8 +113,10 @@ class Workspace:
             if tuning.changes_base_model:
                 stack.callback(self._forget_model)
             attached = stack.enter_context(tuning.attach(loaded.model, options.training.seed))
-            losses = self._losses(stack, options, loaded, splits)
-            yield Bench(list(attached.parameters.values()), losses, self._note(options, loaded))
+            parameters = list(attached.parameters.values())
+            graphs = ForwardGraphs(parameters) if options.training.device == "cuda" else None
+            losses = self._losses(stack, options, loaded, splits, graphs)
+            yield Bench(parameters, losses, self._note(options, loaded))
 
     def first_metrics(self, options: TrialOptions, bench: Bench) -> Metrics:
         """Dev metrics before any update; evaluated once for trials that start alike."""
@@ -189,6 +191,7 @@ class Workspace:
         options: TrialOptions,
         loaded: LoadedModel,
         splits: dict[str, EncodedSplit],
+        graphs: ForwardGraphs | None,
     ) -> dict[str, SplitLoss]:
         task = options.task
         judged = dict.fromkeys(("dev", "test"), task.dev_objective)
@@ -198,11 +201,11 @@ class Workspace:
         if first == 0 or isinstance(task, GenerationTask):  # what is generated has no stored output
             micro_batch = options.training.micro_batch
             runners = {
-                n: SequenceRunner(loaded, s.sequences, micro_batch=micro_batch)
+                n: SequenceRunner(loaded, s.sequences, micro_batch=micro_batch, graphs=graphs)
                 for n, s in splits.items()
             }
         else:
-            runners = self._cached_runners(stack, options, loaded, splits, first)
+            runners = self._cached_runners(stack, options, loaded, splits, first, graphs)
         return {n: open_loss(task, runners[n], s, objectives[n]) for n, s in splits.items()}
 
     def _cached_runners(
@@ -212,6 +215,7 @@ class Workspace:
         loaded: LoadedModel,
         splits: dict[str, EncodedSplit],
         first: int,
+        graphs: ForwardGraphs | None,
     ) -> dict[str, SequenceRunner]:
         stored = {
             name: frozen_outputs(
@@ -227,7 +231,7 @@ class Workspace:
         entry: CachedEntry = stack.enter_context(frozen_layers_replaced(loaded.model, first))
         micro_batch = options.training.micro_batch
         return {
-            n: SequenceRunner(loaded, s.sequences, stored[n], entry, micro_batch)
+            n: SequenceRunner(loaded, s.sequences, stored[n], entry, micro_batch, graphs)
             for n, s in splits.items()
         }
 

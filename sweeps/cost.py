@@ -62,7 +62,7 @@ def estimate_trial(options: TrialOptions, forward_pass_s: float | None = None) -
     activations = tokens * model.hidden_size * 16 * width * method.num_stored_layers(options)
     if tuning.is_copied_per_sequence:
         activations += training.batch_size * trainable * width
-    copies = trainable * 4 * method.num_copies(options)
+    copies = method.added_bytes(options, trainable)
     later = max(trainable * width, copies + activations)
     added = tuning.added_bytes(model.sizes, width)
     memory = (model.num_parameters * width + added + later) / GIB + PROCESS_GIB[training.device]

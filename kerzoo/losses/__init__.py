@@ -3,6 +3,7 @@
 from kerzoo.losses.answers import AnswerLoss
 from kerzoo.losses.base import SplitLoss
 from kerzoo.losses.continuations import ContinuationLoss
+from kerzoo.losses.graphs import ForwardGraphs
 from kerzoo.losses.heads import SequenceRunner, check_output_layer
 from kerzoo.losses.label_words import LabelWordLoss
 from kerzoo.losses.open import open_loss
@@ -10,6 +11,7 @@ from kerzoo.losses.open import open_loss
 __all__ = [
     "AnswerLoss",
     "ContinuationLoss",
+    "ForwardGraphs",
     "LabelWordLoss",
     "SequenceRunner",
     "SplitLoss",

@@ -8,13 +8,14 @@ was rounded to half precision has a resolution of .24 in its slope at ε = 1e-3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from kerzoo.frozen import CachedEntry, FrozenOutputs, model_inputs
+from kerzoo.losses.graphs import ForwardGraphs
 from kerzoo.models import LoadedModel
 from kerzoo.tasks import Sequences
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MICRO_BATCH_SEQUENCES = {"cpu": 8}
 """Sequences run together, by device type; all of a batch where none is named."""
+
+_BATCHES_REMEMBERED = 8
 
 _ROWS_CHECKED = 256
 
@@ -36,6 +39,7 @@ class SequenceRunner:
         frozen: The frozen layers' outputs for them, where the layers are replaced.
         entry: The module that hands those outputs to the model.
         micro_batch: Sequences run together; 0 for `MICRO_BATCH_SEQUENCES`.
+        graphs: Repeats forward passes as CUDA graphs; None runs them operation by operation.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class SequenceRunner:
         frozen: FrozenOutputs | None = None,
         entry: CachedEntry | None = None,
         micro_batch: int = 0,
+        graphs: ForwardGraphs | None = None,
     ) -> None:
         assert (frozen is None) == (entry is None)
         self.loaded = loaded
@@ -52,6 +57,8 @@ class SequenceRunner:
         self.frozen = frozen
         self.entry = entry
         self.micro_batch = micro_batch
+        self.graphs = graphs
+        self._inputs: dict[tuple[bool, tuple[int, ...]], dict[str, Any]] = {}
 
     def micro_batches(self, indices: Sequence[int]) -> list[list[int]]:
         """The sequences in groups of similar length; depends on the indices alone."""
@@ -70,20 +77,41 @@ class SequenceRunner:
         Returns:
             States of all positions in turn. Shape: [total positions, hidden].
         """
-        model = self.loaded.model
-        tokens, lengths = self.sequences.batch(indices, self.loaded.pad_token_id)
-        if self.frozen is not None and self.entry is not None:
-            self.entry.outputs = self.frozen.batch(list(indices), tokens.shape[1]).to(model.device)
+        inputs = self._inputs_of(tuple(indices))
+        hidden = self._run(inputs) if self.graphs is None else self.graphs(self._run, inputs)
+        rows = [row for row, own in enumerate(positions) for _ in own]
+        columns = [position for own in positions for position in own]
+        return before_output_layer(self.loaded.model, hidden[rows, columns])
+
+    def _run(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """The model's last hidden states. Shape: [B, T, hidden]."""
+        inputs = dict(inputs)
+        frozen = inputs.pop("frozen", None)
+        if self.entry is not None:
+            self.entry.outputs = frozen
         try:
-            hidden = model.base_model(
-                **model_inputs(self.loaded, tokens, lengths)
-            ).last_hidden_state
+            states: torch.Tensor = self.loaded.model.base_model(**inputs).last_hidden_state
         finally:
             if self.entry is not None:
                 self.entry.outputs = None
-        rows = [row for row, own in enumerate(positions) for _ in own]
-        columns = [position for own in positions for position in own]
-        return before_output_layer(model, hidden[rows, columns])
+        return states
+
+    def _inputs_of(self, indices: tuple[int, ...]) -> dict[str, Any]:
+        """What the model is given for some sequences, on its device; the newest are remembered.
+
+        A step runs each of its micro-batches at every point.
+        """
+        key = (torch.is_inference_mode_enabled(), indices)  # what is made in it has no gradient
+        if key not in self._inputs:
+            while len(self._inputs) >= _BATCHES_REMEMBERED:
+                self._inputs.pop(next(iter(self._inputs)))
+            tokens, lengths = self.sequences.batch(indices, self.loaded.pad_token_id)
+            inputs = model_inputs(self.loaded, tokens, lengths)
+            if self.frozen is not None:
+                device = self.loaded.model.device
+                inputs["frozen"] = self.frozen.batch(list(indices), tokens.shape[1]).to(device)
+            self._inputs[key] = inputs
+        return self._inputs[key]
 
 
 def before_output_layer(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:

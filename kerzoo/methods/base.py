@@ -84,8 +84,8 @@ class Method(abc.ABC):
         """Which parameters move."""
         return options.tuning
 
-    def num_copies(self, options: TrialOptions) -> int:
-        """Single-precision numbers kept for each trainable weight, beside the model itself."""
+    def added_bytes(self, options: TrialOptions, num_trainable: int) -> int:
+        """Memory for what is kept of the trainable weights, beside the model itself."""
         return 0
 
     def num_stored_layers(self, options: TrialOptions) -> int:

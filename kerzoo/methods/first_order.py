@@ -104,11 +104,11 @@ class FirstOrder(Method):
         """One forward, and a backward that counts as two."""
         return 3
 
-    def num_copies(self, options: TrialOptions) -> int:
+    def added_bytes(self, options: TrialOptions, num_trainable: int) -> int:
         """The gradient, the optimizer's state, and weights that the model itself has not."""
         state = 2 if self.optimizer == "adamw" else int(self.momentum > 0)
         whole = options.tuning.changes_base_model and options.model.dtype == "float32"
-        return 1 + state + (not whole)
+        return 4 * num_trainable * (1 + state + (not whole))
 
     def num_stored_layers(self, options: TrialOptions) -> int:
         """All that the gradient passes through, or one."""

@@ -7,7 +7,9 @@ import re
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
+from kerzoo.evaluation import Metrics
 from kerzoo.methods.base import BatchLearner, Method
+from kerzoo.noise import num_stored_directions
 from kerzoo.progress import Progress
 from kerzoo.records import TrialFolder
 from kerzoo.trajectory import StepRecord
@@ -63,9 +65,15 @@ class ZerothOrder(Method):
         """Two for each difference that the kernel measures on each direction."""
         return 2 * options.kernel.num_nodes * options.training.num_directions
 
-    def num_copies(self, options: TrialOptions) -> int:
-        """The master copy, and what the momentum keeps."""
-        return options.momentum.num_copies + (options.training.precision == "master")
+    def added_bytes(self, options: TrialOptions, num_trainable: int) -> int:
+        """The master copy, what the momentum keeps and, on a CPU, stored directions."""
+        training = options.training
+        copies = options.momentum.num_copies + (training.precision == "master")
+        if training.device == "cpu":
+            copies += num_stored_directions(
+                training.noise_memory_gib, num_trainable, training.num_directions
+            )
+        return 4 * num_trainable * copies
 
     def start(self, options: TrialOptions, bench: Bench, folder: TrialFolder) -> ZerothOrderLearner:
         """With the optimizer over the trainable parameters."""
@@ -80,10 +88,11 @@ class ZerothOrder(Method):
         progress: Progress,
     ) -> None:
         """By replay of the steps."""
-        optimizer = options.optimizer(parameters)
+        optimizer = options.optimizer(parameters, lazy=True)
         for record in steps:
             optimizer.replay(record.losses)
             progress("replaying", record.step + 1, len(steps))
+        optimizer.settle()
 
 
 class ZerothOrderLearner(BatchLearner):
@@ -91,13 +100,14 @@ class ZerothOrderLearner(BatchLearner):
 
     def __init__(self, options: TrialOptions, bench: Bench) -> None:
         super().__init__(options, bench)
-        self.optimizer = options.optimizer(bench.parameters)
+        self.optimizer = options.optimizer(bench.parameters, lazy=True)
 
     def advance(self, step: int) -> tuple[float, ...] | None:
         """Estimate and apply."""
         indices = self.indices(step)
         estimate = self.optimizer.estimate(lambda: self.bench.train.loss(indices))
         if estimate.diverged:
+            self.optimizer.settle()
             return None
         self.optimizer.apply(estimate)
         return estimate.losses
@@ -105,6 +115,11 @@ class ZerothOrderLearner(BatchLearner):
     def replay(self, record: StepRecord) -> None:
         """The same update from the same losses."""
         self.optimizer.replay(record.losses)
+
+    def evaluate(self) -> Metrics:
+        """The contract's, at θ."""
+        self.optimizer.settle()
+        return super().evaluate()
 
     def resume(self, logged: Sequence[StepRecord], evaluated: Container[int]) -> int:
         """All of them."""

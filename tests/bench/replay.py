@@ -2,7 +2,7 @@
 
     python tests/bench/replay.py
     python tests/bench/replay.py --threads 1 --rounds 3
-    python tests/bench/replay.py --model opt-350m-shape --batch-size 8
+    python tests/bench/replay.py --model opt-350m --batch-size 8
 
 The model has random weights and a published model's sizes; nothing is downloaded. Both kinds of
 step are timed in turn in one process, so that a busy machine slows both; medians are shown.
@@ -14,7 +14,6 @@ import argparse
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,30 +22,15 @@ if __name__ == "__main__":  # run as a file: the checkout is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
+from shapes import SHAPES, make_model, make_split
 from torch import nn
 
 from kerzoo.losses import LabelWordLoss, SequenceRunner, SplitLoss
-from kerzoo.models import LoadedModel, TinyOpt
+from kerzoo.models import LoadedModel
 from kerzoo.optimizer import KerZOO
-from kerzoo.tasks import LabelWordSplit, Sequences
 from kerzoo.tuning import FullTuning, LoRA, Tuning
 from kerzoo.weights import PRECISIONS, Precision
 
-
-class Shape(NamedTuple):
-    """Sizes of a model."""
-
-    num_layers: int
-    hidden_size: int
-    num_heads: int
-    vocabulary: int
-
-
-SHAPES = {
-    "opt-tiny-shape": Shape(8, 32, 4, 771),
-    "opt-125m-shape": Shape(12, 768, 12, 50272),
-    "opt-350m-shape": Shape(24, 1024, 16, 50272),
-}
 TUNINGS: dict[str, Tuning] = {"full": FullTuning(), "lora": LoRA()}
 TARGET = 5.0
 """Replaying with a master copy should be at least this many times as fast as training."""
@@ -70,40 +54,6 @@ class Speed(NamedTuple):
         return sorted(a / b for a, b in zip(self.training_s, self.replay_s, strict=True))
 
 
-def make_model(shape: str, dtype: str) -> LoadedModel:
-    """A model of a published shape with random weights, with its full vocabulary."""
-    source = TinyOpt(
-        name=shape,
-        dtype=dtype,
-        num_parameters=1,
-        num_layers=SHAPES[shape].num_layers,
-        hidden_size=SHAPES[shape].hidden_size,
-        num_heads=SHAPES[shape].num_heads,
-        num_positions=2048,
-        init_std=0.02,
-        seed=0,
-    )
-    loaded = source.load("cpu")
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loaded.model.resize_token_embeddings(SHAPES[shape].vocabulary, mean_resizing=False)
-    loaded.model.requires_grad_(False)
-    return loaded
-
-
-def make_split(num_examples: int, length: int, vocabulary: int) -> LabelWordSplit:
-    """Random tokens in examples of one length; the label is read at the last position."""
-    generator = torch.Generator().manual_seed(0)
-    offsets = torch.arange(num_examples + 1) * length
-    tokens = torch.randint(3, vocabulary, (num_examples * length,), generator=generator)
-    return LabelWordSplit(
-        sequences=Sequences(tokens, offsets, max_length=length, num_truncated=0),
-        positions=torch.full((num_examples,), length - 1),
-        labels=torch.randint(0, 2, (num_examples,), generator=generator),
-        label_token_ids=torch.tensor([3, 4]),
-    )
-
-
 def measure(
     loaded: LoadedModel, loss: SplitLoss, tuning: Tuning, precision: Precision, rounds: int
 ) -> Speed:
@@ -112,7 +62,7 @@ def measure(
     with tuning.attach(loaded.model, seed=0) as attached:
         parameters: list[nn.Parameter] = list(attached.parameters.values())
         threads = torch.get_num_threads()
-        optimizer = KerZOO(parameters, lr=1e-6, precision=precision, num_threads=threads)
+        optimizer = KerZOO(parameters, lr=1e-6, precision=precision, num_threads=threads, lazy=True)
         indices = list(range(len(loss.split)))
         for _ in range(rounds + 1):
             start = time.perf_counter()
@@ -139,7 +89,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         f"{TARGET:g} times training; 2 a wrong argument. --rounds 5 takes about two minutes on "
         "two cores.",
     )
-    parser.add_argument("--model", choices=sorted(SHAPES), default="opt-125m-shape")
+    parser.add_argument("--model", choices=sorted(SHAPES), default="opt-125m")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--tuning", nargs="+", choices=sorted(TUNINGS), default=list(TUNINGS))
     parser.add_argument(
@@ -166,7 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for tuning in options.tuning:
         for precision in options.precision:
             loaded = make_model(options.model, options.dtype)
-            split = make_split(options.batch_size, options.length, SHAPES[options.model].vocabulary)
+            split = make_split(
+                options.batch_size, options.length, SHAPES[options.model][1].vocab_size
+            )
             runner = SequenceRunner(loaded, split.sequences)
             loss = LabelWordLoss(runner, split, "cross_entropy")
             speed = measure(loaded, loss, TUNINGS[tuning], precision, options.rounds)

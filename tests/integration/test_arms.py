@@ -285,7 +285,8 @@ def test_threads_of_the_noise_change_no_bit_of_a_replay(
     assert torch.equal(*replayed)
 
 
-def test_a_replay_leaves_the_weights_that_the_run_had(sst2: Path) -> None:
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_replay_leaves_the_weights_that_the_run_had(sst2: Path, lazy: bool) -> None:
     """Also in place, where perturbing and restoring moves the weights by its rounding."""
     for method in ("kerzoo_code", "mezo_replay", "inplace_code", "half_in_place"):
         options = TrialOptions.from_config(config_of(sst2, *METHODS[method]))
@@ -293,7 +294,7 @@ def test_a_replay_leaves_the_weights_that_the_run_had(sst2: Path) -> None:
         losses: list[tuple[float, ...]] = []
         for replay in (False, True):
             with Workspace().open(options) as bench:
-                optimizer = options.optimizer(bench.parameters)
+                optimizer = options.optimizer(bench.parameters, lazy)
                 for step in range(4):
                     if replay:
                         optimizer.replay(losses[step])
@@ -302,6 +303,7 @@ def test_a_replay_leaves_the_weights_that_the_run_had(sst2: Path) -> None:
                     estimate = optimizer.estimate(lambda: bench.train.loss(indices))  # noqa: B023
                     optimizer.apply(estimate)
                     losses.append(estimate.losses)
+                optimizer.settle()
                 made.append((optimizer.weights.theta.clone(), optimizer.weights.working.clone()))
         assert all(torch.equal(a, b) for a, b in zip(*made, strict=True)), method
 

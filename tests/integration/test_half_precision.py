@@ -101,6 +101,7 @@ def test_a_master_copy_takes_steps_too_small_for_the_models_own_dtype(
     assert isinstance(weights, MasterWeights)
     theta, working = weights.theta.clone(), weights.working.clone()
     weights.move_(key=1, factors=(1e-7,))
+    weights.restore_()
     assert weights.theta.dtype is torch.float32
     moved = (weights.theta != theta).float().mean()
     published = (weights.working != working).float().mean()

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from kerzoo.noise import (
     CHUNK_ELEMENTS,
     Gaussian,
-    NoiseEngine,
     chunk_seed,
     derive_key,
+    noise_engine,
     uniform_from_key,
 )
 
@@ -24,7 +24,7 @@ LENGTH = 5 * CHUNK_ELEMENTS["cpu"] + 123
 
 
 def direction(key: int, threads: int = 1, length: int = LENGTH) -> torch.Tensor:
-    return NoiseEngine(length, Gaussian(), CPU, threads).materialise(key)
+    return noise_engine(length, Gaussian(), CPU, threads).materialise(key)
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
@@ -87,4 +87,4 @@ def test_uniform_numbers_from_keys_are_uniform() -> None:
 
 def test_less_than_one_thread_is_refused() -> None:
     with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
-        NoiseEngine(10, Gaussian(), CPU, 0)
+        noise_engine(10, Gaussian(), CPU, 0)

@@ -11,6 +11,7 @@ from kerzoo.momentum import HeavyBall
 from kerzoo.noise import derive_key
 from kerzoo.optimizer import KerZOO
 from kerzoo.schedules import Bandwidth, LinearSchedule
+from kerzoo.weights import Precision
 
 
 def network() -> nn.Sequential:
@@ -198,3 +199,28 @@ def test_a_loss_difference_beyond_single_precision_is_refused_and_changes_nothin
 def test_a_seed_that_fits_no_key_is_refused() -> None:
     with pytest.raises(ValueError, match=r"seed must lie in \[0, 2\^63\)"):
         KerZOO(network().parameters(), lr=1e-2, seed=1 << 63)
+
+
+def test_a_group_of_parameters_that_comes_later_is_refused() -> None:
+    optimizer = KerZOO(nn.Linear(2, 1).parameters(), lr=1e-2)
+    with pytest.raises(ValueError, match="parameter groups are fixed"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
+
+
+@pytest.mark.parametrize("precision", ["master", "inplace"])
+def test_a_lazy_optimizer_makes_the_steps_of_one_that_is_not(precision: Precision) -> None:
+    """The same bits with a master copy; in place restoring and moving are one addition."""
+    models = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    models[1].load_state_dict(models[0].state_dict())
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    thetas = []
+    for model, lazy in zip(models, (False, True), strict=True):
+        optimizer = KerZOO(model.parameters(), lr=1e-2, precision=precision, lazy=lazy)
+        for _ in range(5):
+            optimizer.step(lambda: model(x).square().mean())  # noqa: B023
+        optimizer.settle()
+        thetas.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    if precision == "master":
+        assert torch.equal(*thetas)
+    else:
+        assert torch.allclose(*thetas, atol=1e-6)

@@ -34,11 +34,11 @@ from kerzoo.kernels import (
 from kerzoo.noise import (
     CHUNK_ELEMENTS,
     Gaussian,
-    NoiseEngine,
     Perturbation,
     Rademacher,
     Sphere,
     derive_key,
+    noise_engine,
 )
 from kerzoo.schedules import Bandwidth
 from kerzoo.weights import Precision, flatten
@@ -76,7 +76,7 @@ each_law = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())
 @functools.cache
 def directions(law: Perturbation, index: int = 0, count: int = STEPS) -> Numbers:
     """u of the first steps. Shape: [count, D]."""
-    noise = NoiseEngine(D, law, CPU)
+    noise = noise_engine(D, law, CPU)
     keys = (derive_key(SEED, "directions", step, index) for step in range(count))
     return np.stack([noise.materialise(key).double().numpy() for key in keys])
 
@@ -201,13 +201,13 @@ def test_the_second_moment_of_a_direction_is_the_identity(law: Perturbation) -> 
 @pytest.mark.parametrize("d", [D, 33, CHUNK_ELEMENTS["cpu"], 2 * CHUNK_ELEMENTS["cpu"] + 77])
 def test_threads_change_no_bit_of_a_direction(law: Perturbation, d: int) -> None:
     key = derive_key(3, "directions")
-    one, two = (NoiseEngine(d, law, CPU, threads).materialise(key) for threads in (1, 2))
+    one, two = (noise_engine(d, law, CPU, threads).materialise(key) for threads in (1, 2))
     assert torch.equal(one, two)
 
 
 def squares(law: Perturbation, d: int, threads: int, keys: Sequence[int]) -> list[float]:
     """|u|² of each key, in float64."""
-    noise = NoiseEngine(d, law, CPU, threads)
+    noise = noise_engine(d, law, CPU, threads)
     return [float(noise.materialise(key).double().square().sum()) for key in keys]
 
 
@@ -225,7 +225,7 @@ def test_a_rademacher_direction_has_ones_of_both_signs_and_the_norm_root_d(threa
     """The signs' sum is within four standard deviations."""
     d = CHUNK_ELEMENTS["cpu"] + 1001
     key = derive_key(7, "directions")
-    u = NoiseEngine(d, Rademacher(), CPU, threads).materialise(key)
+    u = noise_engine(d, Rademacher(), CPU, threads).materialise(key)
     assert torch.equal(u.abs(), torch.ones(d))
     assert abs(float(u.double().sum())) < Z * math.sqrt(d)
     assert squares(Rademacher(), d, threads, [key]) == [d]
@@ -233,7 +233,7 @@ def test_a_rademacher_direction_has_ones_of_both_signs_and_the_norm_root_d(threa
 
 def test_scales_of_more_directions_than_are_remembered_stay_right() -> None:
     keys = [derive_key(1, "directions", step) for step in range(200)]
-    noise = NoiseEngine(D, Sphere(), CPU)
+    noise = noise_engine(D, Sphere(), CPU)
     first = [noise.materialise(key).clone() for key in keys]
     again = [noise.materialise(key) for key in reversed(keys)]
     assert all(torch.equal(a, b) for a, b in zip(first, reversed(again), strict=True))

@@ -84,6 +84,7 @@ def test_moving_adds_the_direction_to_theta_and_the_model_computes_with_it(
     weights = weights_of(policy, threads)
     start = weights.theta.double().clone()
     weights.move_(KEY, factors)
+    weights.restore_()
     expected = start + factor_of_each_element(factors) * direction()
     assert_close(weights.theta, expected, weights.theta.dtype)
     assert torch.equal(weights.working, weights.theta.to(weights.working.dtype))
@@ -115,6 +116,56 @@ def test_a_factor_of_zero_moves_no_bit_of_its_tensor(policy: Policy) -> None:
     before = weights.parameters[4].detach().clone()
     weights.perturb_(KEY, PER_TENSOR)
     assert torch.equal(weights.parameters[4], before)
+
+
+@pytest.mark.parametrize("law", [Gaussian(), Sphere(), Rademacher()])
+@each_number_of_threads
+@each_policy
+def test_stored_directions_give_the_bits_of_those_made_again(
+    policy: Policy, threads: int, law: Perturbation
+) -> None:
+    """On either side of a direction's first use, and once it made room for another."""
+    precision, dtype = policy
+    again = flatten(tensors(dtype), law, precision, threads)
+    stored = flatten(tensors(dtype), law, precision, threads, noise_memory_gib=1.0)
+    for key in (KEY, OTHER, KEY):
+        for factors in (ONE, PER_TENSOR):
+            for weights in (again, stored):
+                weights.perturb_(key, factors)
+            assert torch.equal(again.working, stored.working)
+            for weights in (again, stored):
+                weights.move_(key, tuple(0.1 * f for f in factors))
+            assert torch.equal(again.theta, stored.theta)
+
+
+def test_a_direction_whose_first_use_failed_is_not_taken_for_a_stored_one() -> None:
+    weights = flatten(tensors(torch.float32), Gaussian(), noise_memory_gib=1.0)
+    calls: list[slice] = []
+
+    def fail(where: slice) -> list[tuple[slice, float]]:
+        calls.append(where)
+        if len(calls) == 3:
+            raise MemoryError
+        return [(where, 1.0)]
+
+    with pytest.raises(MemoryError):
+        weights.noise.add(KEY, fail, torch.zeros(len(weights)), torch.zeros(len(weights)))
+    weights.perturb_(KEY, ONE)
+    expected = weights.theta.double() + 0.75 * direction()
+    assert_close(weights.working, expected, torch.float32)
+
+
+@pytest.mark.parametrize("policy", [p for p in POLICIES if p[0] != "master"])
+def test_in_place_restoring_and_moving_are_one_addition(policy: Policy) -> None:
+    """Ends where restoring and then moving ends, up to the rounding of one addition."""
+    at_once, in_two = weights_of(policy), weights_of(policy)
+    for weights in (at_once, in_two):
+        weights.perturb_(KEY, (1e-2,))
+    in_two.restore_()
+    for weights in (at_once, in_two):
+        weights.move_(KEY, (3e-3,))
+    assert_close(at_once.working, in_two.working.double(), policy[1])
+    assert torch.equal(at_once.theta, at_once.working)
 
 
 @each_kind_of_factors
@@ -155,6 +206,7 @@ def test_threads_change_no_bit_of_anything(policy: Policy, law: Perturbation) ->
             weights.restore_()
             weights.move_(OTHER, factors)
             weights.retrace_(KEY, [factors, ONE])
+            weights.restore_()
         assert torch.equal(one.theta, two.theta)
         assert torch.equal(one.working, two.working)
         norms = [weights.squared_norms([KEY], [factors]) for weights in (one, two)]
@@ -177,8 +229,9 @@ def test_retracing_gives_the_bits_of_perturbing_to_each_point_and_restoring(
     for key in (KEY, OTHER):
         for point in tour:
             walked.perturb_(key, point)
-        walked.restore_()
         retraced.retrace_(key, tour)
+        for weights in (walked, retraced):
+            weights.restore_()
         assert torch.equal(walked.theta, retraced.theta)
         assert torch.equal(walked.working, retraced.working)
 
@@ -206,9 +259,9 @@ def test_a_master_copy_does_not_drift_at_all(dtype: torch.dtype) -> None:
     before = weights.working.clone()
     for step in range(300):
         key = derive_key(0, "directions", step)
-        with weights.intact():
-            for point in ((1e-3,), (-1e-3,)):
-                weights.perturb_(key, point)
+        for point in ((1e-3,), (-1e-3,)):
+            weights.perturb_(key, point)
+        weights.restore_()
     assert torch.equal(weights.working, before)
     assert torch.equal(weights.master, before.float())
 
@@ -280,6 +333,7 @@ def test_adopting_takes_over_what_was_written_and_keeps_the_rest_of_a_master_cop
 ) -> None:
     weights = weights_of(policy)
     weights.move_(KEY, (1e-6,))  # less than half precision resolves
+    weights.restore_()
     fine = weights.theta.clone()
     weights.adopt_()
     assert torch.equal(weights.theta, fine)

@@ -1,0 +1,214 @@
+"""Ways of making one zeroth-order step: MeZO as it is published, and ours in its parts.
+
+Every arm has a model of its own and the same batch, and minimises the same loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from tempfile import TemporaryDirectory
+
+import torch
+from shapes import SHAPES, make_model, make_split
+from torch import nn
+from torch.nn import functional as F
+
+from kerzoo.frozen import frozen_layers_replaced, frozen_outputs
+from kerzoo.losses import ForwardGraphs, LabelWordLoss, SequenceRunner
+from kerzoo.models import LoadedModel
+from kerzoo.noise.engine import ChunkedNoise
+from kerzoo.optimizer import KerZOO
+from kerzoo.tasks import LabelWordSplit
+from kerzoo.tuning import FullTuning, LoRA, Tuning, first_trainable_layer
+
+TUNINGS: dict[str, Tuning] = {
+    "full": FullTuning(),
+    "lora": LoRA(),
+    "lora_last6": LoRA(last_layers=6),
+}
+SCALE = 1e-3
+RATE = 1e-7
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model, what moves of it, and a batch."""
+
+    model: str
+    tuning: str
+    batch_size: int
+    sequence_length: int
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int = 2
+
+
+@dataclasses.dataclass
+class Setting:
+    """An arm's model and batch, before its step is made.
+
+    Attributes:
+        passes_s: Seconds that the last step spent in passes over the weights, where they are
+            timed.
+    """
+
+    case: Case
+    loaded: LoadedModel
+    split: LabelWordSplit
+    parameters: list[nn.Parameter]
+    loss: LabelWordLoss
+    passes_s: float = 0.0
+
+    def full_logits_loss(self) -> float:
+        """The same loss from the logits of all tokens at all positions."""
+        tokens, _ = self.split.sequences.batch(range(len(self.split)), 1)
+        tokens = tokens.to(self.case.device)
+        size = self.loss.runner.micro_batch or (8 if self.case.device == "cpu" else len(tokens))
+        logits = torch.cat(
+            [
+                self.loaded.model(tokens[i : i + size]).logits[:, -1]
+                for i in range(0, len(tokens), size)
+            ]
+        )
+        scores = logits[:, self.split.label_token_ids.to(logits.device)].float()
+        return float(F.cross_entropy(scores, self.split.labels.to(logits.device)))
+
+    def label_loss(self) -> float:
+        """The loss as trials compute it."""
+        return self.loss.loss(range(len(self.split)))
+
+
+Step = Callable[[], object]
+
+
+def published_step(setting: Setting, loss: Callable[[], float]) -> Step:
+    """Four passes of `torch.normal`, tensor by tensor, each from the step's seed again.
+
+    Written from the description of the algorithm: perturb by +ε, by −2ε, by +ε, and update.
+    Source: Malladi et al. 2023, arXiv 2305.17333, algorithm 1.
+    """
+    steps = iter(range(1 << 30))
+
+    def shift(seed: int, factor: float) -> None:
+        torch.manual_seed(seed)
+        for parameter in setting.parameters:
+            z = torch.normal(
+                mean=0,
+                std=1,
+                size=parameter.size(),
+                device=parameter.device,
+                dtype=parameter.dtype,
+            )
+            parameter.data = parameter.data + factor * z
+
+    @torch.inference_mode()
+    def step() -> None:
+        seed = next(steps)
+        shift(seed, SCALE)
+        above = loss()
+        shift(seed, -2 * SCALE)
+        below = loss()
+        shift(seed, SCALE)
+        shift(seed, -RATE * (above - below) / (2 * SCALE))
+
+    return step
+
+
+def kerzoo_step(
+    setting: Setting, loss: Callable[[], float], stored: bool, plain_noise: bool = False
+) -> Step:
+    """A step as trials make it, its passes timed apart.
+
+    Args:
+        setting: The arm's.
+        loss: Of the batch.
+        stored: Whether the direction is kept for the step.
+        plain_noise: On a GPU, noise by operations of torch and not by the fused kernel.
+    """
+    optimizer = KerZOO(
+        setting.parameters,
+        lr=RATE,
+        perturbation_scale=SCALE,
+        num_threads=setting.case.threads,
+        noise_memory_gib=8.0 if stored else 0.0,
+        lazy=True,
+    )
+    weights = optimizer.weights
+    if plain_noise:
+        weights.noise = ChunkedNoise(len(weights), weights.noise.perturbation, weights.noise.device)
+    for name in ("perturb_", "move_"):
+        setattr(weights, name, _timed(setting, getattr(weights, name)))
+
+    def step() -> None:
+        setting.passes_s = 0.0
+        optimizer.step(loss)
+
+    return step
+
+
+def two_forwards(setting: Setting, loss: Callable[[], float]) -> Step:
+    """What no step of two forward passes can be faster than."""
+
+    @torch.inference_mode()
+    def step() -> None:
+        loss()
+        loss()
+
+    return step
+
+
+def _timed(setting: Setting, function: Callable[..., None]) -> Callable[..., None]:
+    """Count a function's duration as a pass, if passes are timed."""
+
+    def call(*arguments: object) -> None:
+        if not TIME_PASSES[0]:
+            return function(*arguments)
+        wait(setting.case.device)
+        start = time.perf_counter()
+        function(*arguments)
+        wait(setting.case.device)
+        setting.passes_s += time.perf_counter() - start
+        return None
+
+    return call
+
+
+TIME_PASSES = [False]
+"""Whether passes are timed: that makes a GPU wait, so it is done in steps of their own."""
+
+
+def wait(device: str) -> None:
+    """Until the device is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def opened(case: Case, cached: bool = False, graphs: bool = False) -> Iterator[Setting]:
+    """A model with its adapters and a batch.
+
+    Args:
+        case: What to open.
+        cached: Whether the outputs of the layers that stay are computed once.
+        graphs: Whether forward passes run as CUDA graphs.
+    """
+    loaded = make_model(case.model, case.dtype, case.device)
+    split = make_split(case.batch_size, case.sequence_length, SHAPES[case.model][1].vocab_size)
+    tuning = TUNINGS[case.tuning]
+    with contextlib.ExitStack() as stack:
+        attached = stack.enter_context(tuning.attach(loaded.model, seed=0))
+        parameters: Sequence[nn.Parameter] = list(attached.parameters.values())
+        recorded = ForwardGraphs(parameters) if graphs else None
+        runner = SequenceRunner(loaded, split.sequences, graphs=recorded)
+        if cached:
+            os.environ["KERZOO_CACHE"] = stack.enter_context(TemporaryDirectory())
+            first = first_trainable_layer(loaded.model, tuning.last_layers)
+            outputs = frozen_outputs(loaded, "random", split.sequences, first, case.threads)
+            entry = stack.enter_context(frozen_layers_replaced(loaded.model, first))
+            runner = SequenceRunner(loaded, split.sequences, outputs, entry, graphs=recorded)
+        loss = LabelWordLoss(runner, split, "cross_entropy")
+        yield Setting(case, loaded, split, list(parameters), loss)
