@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import sys
 from collections.abc import Mapping
@@ -59,24 +60,57 @@ def check_arguments(cls: type[Any], arguments: Mapping[str, Any], key: str, what
     Raises:
         ValueError: An unknown or missing key, or a value of the wrong type; names the key.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    unknown = sorted(set(arguments) - set(fields))
+    fields = _fields_of(cls)  # type: ignore[arg-type]
+    unknown = sorted(set(arguments) - fields.keys())
     if unknown:
         allowed = ", ".join(sorted(fields)) or "none"
         raise ValueError(f"{key}.{unknown[0]}: no such key; {what} takes: {allowed}")
-    missing = {name for name, field in fields.items() if _required(field)} - arguments.keys()
+    missing = {name for name, field in fields.items() if field.required} - arguments.keys()
     if missing:
         raise ValueError(f"{key}.{sorted(missing)[0]}: missing; {what} needs it")
+    check_types(cls, arguments, key)
+
+
+def check_types(cls: type[Any], arguments: Mapping[str, Any], key: str) -> None:
+    """The part of `check_arguments` about the types of some arguments, all of them known.
+
+    Raises:
+        ValueError: A value of the wrong type; names the key.
+    """
+    fields = _fields_of(cls)  # type: ignore[arg-type]
     for name, value in arguments.items():
-        kinds = [kind.strip() for kind in str(fields[name].type).split("|")]
-        if _WORDS.keys() >= set(kinds) and not any(_fits(value, kind) for kind in kinds):
+        kinds, contract = fields[name].kinds, fields[name].contract
+        if kinds and not any(_fits(value, kind) for kind in kinds):
             words = " or ".join(_WORDS[kind] for kind in kinds)
             raise ValueError(f"{key}.{name}: must be {words}, got {value!r}")
-        contract = _class_named(str(fields[name].type), cls)
-        if isinstance(contract, type) and not isinstance(value, contract):
+        if contract is not None and not isinstance(value, contract):
             raise ValueError(
                 f"{key}.{name}: must be an instance of {contract.__name__}, got {value!r}"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """What is expected of an argument: one of some plain kinds, or an instance of a class."""
+
+    required: bool
+    kinds: tuple[str, ...]
+    contract: type[Any] | None
+
+
+@functools.cache
+def _fields_of(cls: type[Any]) -> dict[str, _Field]:
+    found = {}
+    for field in dataclasses.fields(cls):
+        if field.init:
+            kinds = tuple(kind.strip() for kind in str(field.type).split("|"))
+            named = _class_named(str(field.type), cls)
+            found[field.name] = _Field(
+                _required(field),
+                kinds if _WORDS.keys() >= set(kinds) else (),
+                named if isinstance(named, type) else None,
+            )
+    return found
 
 
 _WORDS = {
@@ -90,6 +124,8 @@ _WORDS = {
     "tuple[float, ...]": "a list of numbers",
 }
 
+_TYPES: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "None": type(None)}
+
 
 def _fits(value: Any, kind: str) -> bool:
     if kind.startswith("tuple["):
@@ -97,8 +133,7 @@ def _fits(value: Any, kind: str) -> bool:
         return isinstance(value, list | tuple) and all(_fits(v, member) for v in value)
     if isinstance(value, bool) or kind == "bool":
         return isinstance(value, bool) and kind == "bool"
-    types: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "None": type(None)}
-    return isinstance(value, types[kind])
+    return isinstance(value, _TYPES[kind])
 
 
 def _class_named(annotation: str, cls: type[Any]) -> Any:

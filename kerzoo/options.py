@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kerzoo.build import build, check_arguments
+from kerzoo.build import build, check_arguments, check_types
 from kerzoo.clipping import Clipping
 from kerzoo.estimator import RADIUS_SCOPES, Estimator, RadiusScope
 from kerzoo.kernels import Kernel
@@ -40,6 +40,9 @@ PARTS: dict[str, type[Any]] = {
     "tuning": Tuning,
 }
 """The parts of a configuration that are objects, and the contract of each."""
+
+NUMBERS = frozenset({"learning_rate", "perturbation_scale", "seed"})
+"""Values of `training` on whose range alone the validity of a trial depends, and nothing else."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,14 +191,12 @@ class TrialOptions:
         return cls(training=training, **parts)
 
     def with_numbers(self, numbers: Mapping[str, Any]) -> TrialOptions:
-        """The same trial with another learning_rate, perturbation_scale or seed.
-
-        Only their ranges are checked: nothing else of a valid trial depends on them.
+        """The same trial with others of `NUMBERS`, of which only types and ranges are checked.
 
         Raises:
             ValueError: For a value outside its range, naming the key.
         """
-        check_arguments(TrainingOptions, {**vars(self.training), **numbers}, "training", "training")
+        check_types(TrainingOptions, numbers, "training")
         try:
             training = dataclasses.replace(self.training, **numbers)
         except ValueError as error:

@@ -15,6 +15,7 @@ import hydra
 import hydra.core.hydra_config
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -119,7 +120,7 @@ class CellComposer:
         return {group: chosen[group] for group in schema.TRIAL_GROUPS}
 
     def _merge(self, groups: dict[str, str]) -> Composed:
-        kept = [o for o in self._base.overrides if _group_of(o) not in groups]
+        kept = [o for o in self._base.overrides if _group_of(o) not in groups and not _of_space(o)]
         together = [f"{g}={o}" for g, o in groups.items() if g in _reaching_groups()]
         apart = {g: o for g, o in groups.items() if g not in _reaching_groups()}
         whole = [*kept, *(f"{group}={option}" for group, option in groups.items())]
@@ -137,6 +138,10 @@ class CellComposer:
 
 def _group_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
+
+
+def _of_space(override: str) -> bool:
+    return _group_of(override).partition(".")[0] == "space"
 
 
 @functools.cache
@@ -164,7 +169,7 @@ def _compose(overrides: tuple[str, ...]) -> Composed:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_module("conf", version_base="1.3"):
-            config = _hydra_compose(list(overrides))
+            config = _hydra_compose([o for o in overrides if not _of_space(o)])
             choices = {
                 str(group): str(option)
                 for group, option in config.hydra.runtime.choices.items()
@@ -176,6 +181,7 @@ def _compose(overrides: tuple[str, ...]) -> Composed:
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_explain(error)) from error
     assert isinstance(plain, dict)
+    plain["space"] = _change_space(plain["space"], [o for o in overrides if _of_space(o)])
     known = [field.name for field in dataclasses.fields(schema.SweepConfig)]
     if unknown := sorted(set(map(str, plain)) - set(known)):
         raise ConfigError(_unknown_key(unknown[0], sorted(known)))
@@ -189,10 +195,42 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         ConfigError: If one of them is no override.
     """
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        return {o.key_or_group: o.value() for o in parsed}
+        return {o.key_or_group: o.value() for o in _parse(overrides)}
     except HydraException as error:
         raise ConfigError(_explain(error)) from error
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def _change_space(space: Any, overrides: Sequence[str]) -> Any:
+    """A sweep's space with the command line's changes.
+
+    `space={KEY: VALUES}` adds and replaces keys of a mapping, `space.KEY=VALUES` replaces one,
+    `~space.KEY` removes one. A list of mappings can only be replaced whole. Hydra itself would
+    take the dots of a swept key for levels, and merge no range into a list.
+
+    Raises:
+        ConfigError: If there is no such key to replace or remove.
+    """
+    for override in _parse(overrides):
+        key, value = override.key_or_group, override.value()
+        changes = value if key == "space" else {key.removeprefix("space."): value}
+        if not isinstance(changes, dict) or (key == "space" and not isinstance(space, dict)):
+            space = changes
+            continue
+        known = space if isinstance(space, dict) else {}
+        for swept in changes:
+            if swept not in known and not override.is_add():
+                raise ConfigError(
+                    f"space.{swept}: not swept so far; to sweep it: "
+                    f"'+space={{{swept}:[VALUE,VALUE]}}'"
+                )
+        space = {**known, **changes}
+        if override.is_delete():
+            del space[key.removeprefix("space.")]
+    return space
 
 
 def format_override(key: str, value: Any) -> str:
@@ -278,9 +316,6 @@ def _explain(error: Exception) -> str:
     match = re.search(r"full_key: (\S+)", str(cause) if cause is not None else text)
     if match and ("not in struct" in str(cause) or "not in '" in str(cause)):
         key = match.group(1)
-        if key.startswith("space."):
-            swept = key.removeprefix("space.")
-            return f"{key}: not swept so far; to sweep it: '+space={{{swept}:[VALUE,VALUE]}}'"
         return _unknown_key(key, _known_keys(key.rpartition(".")[0]))
     if "Available options" in text:
         head, _, options = text.partition("Available options in ")

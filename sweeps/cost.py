@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy import optimize, stats
 
-from kerzoo.options import TrialOptions
+from kerzoo.options import NUMBERS, TrialOptions
 from sweeps.halving import HalvingRule
 
 GIB = 1 << 30
@@ -113,9 +113,14 @@ def summarise(
     forward_pass_s: float | None = None,
 ) -> dict[str, Any]:
     """The plan's cost as it stands in plan.json."""
-    costs = [estimate_trial(options, forward_pass_s) for options in trials]
-    sizes = Counter(stratum_of(options) for options in trials if options.rungs)
-    shares = [_expected_share(tuple(o.rungs), rule, sizes[stratum_of(o)], num_arms) for o in trials]
+    kinds = [kind_of(options) for options in trials]
+    examples = dict(zip(kinds, trials, strict=True))
+    each = {kind: estimate_trial(options, forward_pass_s) for kind, options in examples.items()}
+    strata = {kind: stratum_of(options) for kind, options in examples.items()}
+    rungs = {kind: tuple(options.rungs) for kind, options in examples.items()}
+    sizes = Counter(strata[kind] for kind in kinds if rungs[kind])
+    costs = [each[kind] for kind in kinds]
+    shares = [_expected_share(rungs[kind], rule, sizes[strata[kind]], num_arms) for kind in kinds]
     device = trials[0].training.device
     effect = smallest_detectable_effect(num_seeds, PAIRED_SD_POINTS)
     unit = "GPU" if device == "cuda" else "CPU slot"
@@ -148,6 +153,18 @@ def summarise(
             f"differences have a standard deviation of {PAIRED_SD_POINTS:g} points"
         ),
     }
+
+
+def kind_of(options: TrialOptions) -> tuple[Any, ...]:
+    """The same for trials of one plan that were made from one another by `with_numbers`.
+
+    Such trials share all that decides their cost, stratum and rungs, and there are few kinds.
+    """
+    training = (value for name, value in vars(options.training).items() if name not in NUMBERS)
+    return (
+        *(id(part) for part in vars(options).values() if part is not options.training),
+        *training,
+    )
 
 
 def stratum_of(options: TrialOptions) -> str:

@@ -48,15 +48,22 @@ class SearchOptions:
     """How the space becomes cells.
 
     Args:
-        name: "grid".
+        name: "grid", "random" or "sobol".
         plan_seed: Of the order in which trials start.
+        num_samples: Points at which what is drawn from is drawn; every listed combination has all.
+        seed: Of the points.
     """
 
     name: str = MISSING
     plan_seed: int = 0
+    num_samples: int = 1
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_choice("search.name", self.name, ("grid",))
+        _check_choice("search.name", self.name, ("grid", "random", "sobol"))
+        for name, least in (("num_samples", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"search.{name} must be ≥ {least}, got {getattr(self, name)}")
 
 
 @dataclasses.dataclass
@@ -221,7 +228,12 @@ class SweepConfig:
         name: Name of the results folder.
         description: One line for the report.
         results_dir: Where results folders lie.
-        space: Key → values, or a list of such mappings whose cells are united.
+        space: Key → values, or what they are drawn from; or a list of such mappings whose cells
+            are united.
+        seeds: Values of training.seed that every cell has: a list, or n for 0 … n − 1. Arms are
+            paired by seed. None where the space lists them itself, or one is enough.
+        exclude: Partial cells, each a mapping from swept keys to a value, a list of values or a
+            range; a cell that one of them matches in every key is left out.
         baseline: The arm that others are compared with.
         plan_only: Print the plan and its cost; start nothing.
         fresh: Archive the old results of this name first.
@@ -263,6 +275,8 @@ class SweepConfig:
     description: str = ""
     results_dir: str = "results"
     space: Any = None
+    seeds: Any = None
+    exclude: Any = None
     baseline: str = "mezo"
     phase: str = "screen"
     data_root: Optional[str] = None  # noqa: UP045
@@ -274,11 +288,39 @@ class SweepConfig:
         if not self.name or self.name.startswith(".") or "/" in self.name:
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
         _check_choice("phase", self.phase, ("screen", "confirm"))
+        read_seeds("seeds", self.seeds)
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds of every cell; empty where they are no dimension of their own."""
+        return read_seeds("seeds", self.seeds)
 
 
 def register() -> None:
     """Make the schema known to Hydra as the config named "schema"."""
     ConfigStore.instance().store(name="schema", node=SweepConfig)
+
+
+def read_seeds(key: str, seeds: Any, first: int = 0) -> list[int]:
+    """Seeds from a list, or from how many there are to be; none from None.
+
+    Args:
+        key: For messages.
+        seeds: The value.
+        first: The first of a number of seeds.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    listed = seeds if isinstance(seeds, list) else [] if seeds is None else None
+    if listed is None and isinstance(seeds, int) and not isinstance(seeds, bool) and seeds > 0:
+        return list(range(first, first + seeds))
+    numbers = [s for s in listed or [] if isinstance(s, int) and not isinstance(s, bool) and s >= 0]
+    if listed is None or len(set(numbers)) < len(listed) or seeds == []:
+        raise ValueError(
+            f"{key} must be a number of seeds ≥ 1 or a list of distinct integers ≥ 0, got {seeds!r}"
+        )
+    return numbers
 
 
 def _check_gpus(number: Any) -> None:

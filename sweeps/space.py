@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sweeps.compose import ConfigError
-from sweeps.schema import TRIAL_GROUPS
+from sweeps.dimensions import Dimension, read_dimension
+from sweeps.sampling import Point, draw_points
+from sweeps.schema import TRIAL_GROUPS, SearchOptions
 
 Cell = dict[str, Any]
 """One combination: swept key → value."""
+Block = dict[str, Dimension]
+"""A mapping of a space: swept key → what it takes its values from."""
+
+SEED = "training.seed"
 
 
-def expand(space: Any, fixed: Mapping[str, Any]) -> list[Cell]:
+def expand(
+    space: Any,
+    fixed: Mapping[str, Any],
+    search: SearchOptions | None = None,
+    seeds: Sequence[int] = (),
+    exclude: Any = None,
+) -> list[Cell]:
     """All cells of a space, without repetition, in the order in which they are written.
 
-    A space maps swept keys to lists of values; its cells are all combinations. A list of such
+    A space maps swept keys to lists of values, or to what is drawn from (`sweeps.dimensions`); its
+    cells are all combinations of the listed values, each with every drawn point. A list of such
     mappings stands for the union of their cells, so that a key may be swept only where it means
     something. A key is a group, whose values are names of options, or a dotted value.
 
+    Seeds are one more listed key of every mapping. What `exclude` matches is left out.
+
     An override of a swept key pins it: of the mappings in a union that have the key only those
-    that list the value remain; where none does, the value replaces their lists. Mappings without
-    the key remain as they are.
+    that list the value, or could draw it, remain; where none does, the value replaces their own.
+    Mappings without the key remain as they are.
 
     Args:
         space: The sweep's `space`.
         fixed: Overrides from the command line.
+        search: How dimensions are drawn from; None for the grid.
+        seeds: Of every cell; empty where seeds are no dimension, or one of the space.
+        exclude: The sweep's `exclude`.
 
     Raises:
         ConfigError: If the space is empty or is no such mapping.
@@ -35,21 +54,22 @@ def expand(space: Any, fixed: Mapping[str, Any]) -> list[Cell]:
     if not fixed.get("space", True):
         # Hydra merges an empty mapping into the sweep's own space, as if nothing had been said.
         raise ConfigError("space: must have at least one key with at least one value; got none")
-    blocks = [_check_block(block) for block in (space if isinstance(space, list) else [space])]
+    blocks = [_read_block(block) for block in (space if isinstance(space, list) else [space])]
     if not blocks:
         raise ConfigError("space: must have at least one key with at least one value; it is empty")
+    blocks = [_with_seeds(block, seeds) for block in blocks]
+    dropped = _read_exclusions(exclude, blocks)
+    points = _draw(search or SearchOptions("grid"), blocks)
     for key, value in fixed.items():
-        if not any(key in block for block in blocks):
-            continue
-        is_listed = any(value in block.get(key, []) for block in blocks)
-        kept = [b for b in blocks if not is_listed or value in b.get(key, [value])]
-        blocks = [{**b, key: [value]} if key in b else b for b in kept]
+        blocks = _pin(blocks, key, value)
     cells: dict[str, Cell] = {}
     for block in blocks:
-        for values in itertools.product(*block.values()):
-            cell = dict(zip(block, values, strict=True))
+        for cell in _cells(block, points):
             cells.setdefault(json.dumps(cell, sort_keys=True, default=str), cell)
-    return list(cells.values())
+    kept = [cell for cell in cells.values() if not any(_matches(e, cell) for e in dropped)]
+    if not kept:
+        raise ConfigError(f"exclude: leaves none of the {len(cells)} cells of the space")
+    return kept
 
 
 def factors_of(cells: Sequence[Cell]) -> list[str]:
@@ -63,17 +83,15 @@ def split_cell(cell: Cell) -> tuple[dict[str, str], dict[str, Any]]:
     return groups, {key: value for key, value in cell.items() if key not in TRIAL_GROUPS}
 
 
-def _check_block(block: Any) -> dict[str, list[Any]]:
+def _read_block(block: Any) -> Block:
     if not isinstance(block, Mapping) or not block:
         raise ConfigError(
             "space: must map swept keys to lists of values, or be a list of such mappings; "
             f"got {block!r}"
         )
+    read = {}
     for key, values in block.items():
-        if not isinstance(values, list) or not values:
-            raise ConfigError(
-                f"space.{key}: must be a list with at least one value, got {values!r}"
-            )
+        read[str(key)] = read_dimension(f"space.{key}", values)
         group = str(key).partition(".")[0]
         if group not in TRIAL_GROUPS or str(key) == "training":
             raise ConfigError(
@@ -81,4 +99,84 @@ def _check_block(block: Any) -> dict[str, list[Any]]:
                 f"{', '.join(TRIAL_GROUPS[:-1])}, or a value inside one, such as "
                 "training.learning_rate"
             )
-    return {str(key): list(values) for key, values in block.items()}
+        if key == "arm" and not isinstance(read["arm"], list):
+            raise ConfigError("space.arm: arms are compared, not drawn; give a list")
+    return read
+
+
+def _with_seeds(block: Block, seeds: Sequence[int]) -> Block:
+    if not seeds:
+        return block
+    if SEED in block:
+        raise ConfigError(f"seeds: the space lists {SEED} as well; give seeds in one of the two")
+    return {**block, SEED: list(seeds)}
+
+
+def _draw(search: SearchOptions, blocks: Sequence[Block]) -> list[Point]:
+    drawn = {key for block in blocks for key, d in block.items() if not isinstance(d, list)}
+    if search.name == "grid":
+        if drawn:
+            raise ConfigError(
+                f"space.{min(drawn)}: is drawn from, and search=grid draws nothing; set "
+                "search=random or search=sobol, or list the values"
+            )
+        return [{}]
+    if not drawn:
+        raise ConfigError(
+            f"search={search.name}: no key of the space is drawn from; write "
+            "{low: …, high: …} or {choices: […]} in place of a list, or set search=grid"
+        )
+    return draw_points(search, drawn)
+
+
+def _pin(blocks: list[Block], key: str, value: Any) -> list[Block]:
+    is_listed = any(value in block.get(key, ()) for block in blocks)
+    kept = [b for b in blocks if not is_listed or value in b.get(key, [value])]
+    return [{**b, key: [value]} if key in b else b for b in kept]
+
+
+def _cells(block: Block, points: Sequence[Point]) -> Iterator[Cell]:
+    listed = {key: d for key, d in block.items() if isinstance(d, list)}
+    drawn = {key: d for key, d in block.items() if not isinstance(d, list)}
+    samples = [{key: d.at(p[key]) for key, d in drawn.items()} for p in (points if drawn else [{}])]
+    for values in itertools.product(*listed.values()):
+        chosen = dict(zip(listed, values, strict=True))
+        for sample in samples:
+            yield {key: chosen[key] if key in chosen else sample[key] for key in block}
+
+
+def _read_exclusions(exclude: Any, blocks: Sequence[Block]) -> list[Block]:
+    """Each entry as key → what its value is to be among, for the entry to match."""
+    if exclude is None:
+        return []
+    if not isinstance(exclude, list) or not all(isinstance(e, Mapping) and e for e in exclude):
+        raise ConfigError(
+            "exclude: must be a list of mappings from swept keys to a value or a list of values, "
+            f"got {exclude!r}"
+        )
+    known = list(dict.fromkeys(key for block in blocks for key in block))
+    read = []
+    for entry in exclude:
+        for key in entry:
+            if key not in known:
+                close = difflib.get_close_matches(str(key), known, n=1)
+                meant = f" (did you mean {close[0]!r}?)" if close else ""
+                raise ConfigError(
+                    f"exclude.{key}: not a swept key{meant}; swept are {', '.join(known)}"
+                )
+        read.append({str(key): _read_excluded(str(key), v, blocks) for key, v in entry.items()})
+    return read
+
+
+def _read_excluded(key: str, values: Any, blocks: Sequence[Block]) -> Dimension:
+    if isinstance(values, Mapping):
+        return read_dimension(f"exclude.{key}", values)
+    listed = values if isinstance(values, list) else [values]
+    for value in listed:
+        if not any(value in block.get(key, ()) for block in blocks):
+            raise ConfigError(f"exclude.{key}: the space has no {value!r} there")
+    return read_dimension(f"exclude.{key}", listed)
+
+
+def _matches(entry: Block, cell: Cell) -> bool:
+    return all(key in cell and cell[key] in values for key, values in entry.items())

@@ -19,6 +19,7 @@ from sweeps.progress import format_duration
 
 CELLS_SHOWN = 40
 RESULTS_SHOWN = 20
+VALUES_SHOWN = 12
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -27,8 +28,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(f"[bold]{plan.sweep.name}[/bold]  {plan.sweep.description}", soft_wrap=True)
     console.print(_arms(plan))
     for factor in content["factors"]:
-        values = list(dict.fromkeys(c["values"].get(factor) for c in content["cells"]))
-        listed = ", ".join(str(v) for v in values if v is not None)
+        values = dict.fromkeys(c["values"].get(factor) for c in content["cells"])
+        listed = _list_values([v for v in values if v is not None])
         console.print(f"  {factor}: {listed}", soft_wrap=True)
     if plan.sweep.plan_only and len(content["cells"]) <= CELLS_SHOWN:
         console.print(_cells(plan))
@@ -93,6 +94,12 @@ def describe_failures(failures: Mapping[str, Mapping[str, Any]], folder: Path) -
             f"{folder / 'trials' / trials[0] / 'trial.json'})"
         )
     return lines
+
+
+def _list_values(values: list[Any]) -> str:
+    if len(values) <= VALUES_SHOWN or not all(isinstance(v, int | float) for v in values):
+        return ", ".join(map(str, values))
+    return f"{len(values)} values from {min(values):g} to {max(values):g}"
 
 
 def _rank(rows: list[Row]) -> tuple[int, float]:

@@ -18,7 +18,7 @@ from sweeps.halving import HalvingRule
 from sweeps.plan.base import Plan
 from sweeps.plan.checks import check_baseline, check_confirmation, check_gpus_per_trial
 from sweeps.plan.provenance import find_commit, find_versions
-from sweeps.plan.trials import TrialFactory, find_aliases, fingerprint, list_cell
+from sweeps.plan.trials import Entry, TrialFactory, find_aliases, fingerprint, list_cell
 from sweeps.schedulers import enrol
 from sweeps.space import Cell, expand, factors_of
 
@@ -38,22 +38,18 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
     """
     base = compose(overrides)
     sweep = base.sweep
-    cells = (
-        [Cell()]
-        if single and sweep.space is None
-        else expand(sweep.space, parse_overrides(overrides))
-    )
+    cells = [Cell()]
+    if not single or sweep.space is not None:
+        fixed = parse_overrides(overrides)
+        cells = expand(sweep.space, fixed, sweep.search, sweep.seed_list, sweep.exclude)
     factory = TrialFactory(base, sweep.phase)
     entries = [factory.make(cell) for cell in cells]
-    chosen: dict[str, tuple[TrialSpec, TrialOptions]] = {}
-    for entry in entries:
-        chosen.setdefault(entry[0].trial_id, entry)
-    order = sorted(chosen)
-    random.Random(sweep.search.plan_seed).shuffle(order)
-    specs = [chosen[trial][0] for trial in order]
-    options = [chosen[trial][1] for trial in order]
-    check_gpus_per_trial(sweep.cluster.gpus_per_trial, options)
-    check_confirmation(sweep, options, single)
+    specs, options = _order(entries, sweep.search.plan_seed)
+    kinds = {cost.kind_of(o): o for o in options}
+    check_gpus_per_trial(sweep.cluster.gpus_per_trial, list(kinds.values()))
+    check_confirmation(sweep, list(kinds.values()), single)
+    strata_of_kinds = {kind: cost.stratum_of(o) for kind, o in kinds.items()}
+    strata = [strata_of_kinds[cost.kind_of(o)] for o in options]
     if not single:
         check_baseline(sweep.baseline, {spec.arm for spec, _ in entries})
     content = {
@@ -71,18 +67,28 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         "commit": find_commit(),
         "method_version": kerzoo.METHOD_VERSION,
         "machine": platform.platform(),
-        "fixed": {**_fixed(options), "phase": sweep.phase},
+        "fixed": {**_fixed(list(kinds.values())), "phase": sweep.phase},
         "factors": factors_of(cells),
         "baseline": sweep.baseline,
         "cells": [list_cell(c, spec) for c, (spec, _) in zip(cells, entries, strict=True)],
         "aliases": find_aliases(cells, entries),
         "trials": [dict(vars(spec)) for spec in specs],
-        **enrol(sweep.scheduler, specs, map(cost.stratum_of, options), sweep.search.plan_seed),
+        **enrol(sweep.scheduler, specs, strata, sweep.search.plan_seed),
         "cost": summarise(options, specs, sweep.scheduler.rule),
         "preparation": {},
     }
     folder = (Path(sweep.results_dir) / sweep.name).absolute()
     return Plan(sweep, folder, specs, options, content)
+
+
+def _order(entries: Sequence[Entry], plan_seed: int) -> tuple[list[TrialSpec], list[TrialOptions]]:
+    """Each trial once, in an order that hangs on the seed and on which trials there are."""
+    chosen: dict[str, Entry] = {}
+    for entry in entries:
+        chosen.setdefault(entry[0].trial_id, entry)
+    order = sorted(chosen)
+    random.Random(plan_seed).shuffle(order)
+    return [chosen[trial][0] for trial in order], [chosen[trial][1] for trial in order]
 
 
 def summarise(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kerzoo.identity import hash_numbers, numbers_of_trial, signature
-from kerzoo.options import TrialOptions
+from kerzoo.options import NUMBERS, TrialOptions
 from kerzoo.records import TrialSpec
 from sweeps import schema
 from sweeps.compose import CellComposer, Composed, ConfigError, format_override
@@ -24,9 +24,9 @@ _SWEEP_KEYS = (
 """Overrides that a trial of its own does not need."""
 NO_TUNING = "none"
 """The tuning of a trial that leaves the model as it is."""
-FREE = frozenset({"training.learning_rate", "training.perturbation_scale", "training.seed"})
+FREE = frozenset(f"training.{name}" for name in NUMBERS)
 """What no check of a method looks at beyond its range."""
-SIGNED_CELLS = 2000
+SIGNED_CELLS = 500
 """Of larger plans the aliases are sought among the combinations of this many first cells."""
 
 Entry = tuple[TrialSpec, TrialOptions]
@@ -48,7 +48,12 @@ class TrialFactory:
         self.phase = phase
         self._base = base
         self._composer = CellComposer(base)
-        self._templates: dict[str, _Template] = {}
+        self._templates: dict[tuple[Any, ...], _Template] = {}
+        self._typed = [
+            (key, override)
+            for override in base.overrides
+            if (key := _key(override)).partition(".")[0] not in _SWEEP_KEYS
+        ]
 
     def make(self, cell: Cell) -> Entry:
         """The trial of a cell.
@@ -59,7 +64,7 @@ class TrialFactory:
         groups, values = split_cell(cell)
         free = {key: value for key, value in values.items() if key in FREE}
         bound = {key: value for key, value in values.items() if key not in FREE}
-        key = json.dumps([groups, bound, sorted(free)], sort_keys=True)
+        key = (*groups.items(), json.dumps(bound, sort_keys=True), *sorted(free))
         try:
             if key in self._templates:
                 config, options, identity = self._templates[key].fill(free)
@@ -79,8 +84,7 @@ class TrialFactory:
         options: TrialOptions,
         identity: str,
     ) -> TrialSpec:
-        typed = [o for o in self._base.overrides if _key(o).partition(".")[0] not in _SWEEP_KEYS]
-        overrides = [o for o in typed if _key(o) not in cell]
+        overrides = [override for key, override in self._typed if key not in cell]
         overrides += [format_override(key, value) for key, value in cell.items()]
         return TrialSpec(
             trial_id=identity,

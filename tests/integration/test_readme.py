@@ -9,13 +9,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from tiny_trials import trial_config
 
 from kerzoo.kernels import format_table
 from kerzoo.models import LoadedModel
 from kerzoo.options import TrialOptions
+from sweeps.compose import format_override
+from sweeps.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,6 +51,22 @@ def test_the_excerpt_of_the_kernels_is_what_the_command_prints() -> None:
     assert {tuple(line.split()) for line in excerpt.strip().splitlines()} <= printed
 
 
+def shown_yaml(word: str) -> str:
+    """The YAML file in the README that has a word in it."""
+    (shown,) = [b for b in re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL) if word in b]
+    return str(shown)
+
+
+def test_the_sweep_of_ones_own_becomes_a_plan() -> None:
+    shown: dict[str, Any] = yaml.safe_load(shown_yaml("@package"))
+    changes = [format_override(key, shown[key]) for key in ("space", "seeds", "exclude")]
+    search = ["search=sobol", f"search.num_samples={shown['search']['num_samples']}"]
+    plan = make_plan(["model=opt-tiny", *search, *changes], "")
+    assert len(plan.content["cells"]) < 3 * 16 * 3  # some are left out
+    assert plan.content["factors"] == [*shown["space"], "training.seed"]
+    assert {spec.choices["tuning"] for spec in plan.specs} == {"lora", "full_last6"}
+
+
 def test_every_arm_is_in_the_table_of_arms() -> None:
     arms = {path.name.removesuffix(".yaml") for path in Path("conf/arm").glob("*.yaml")}
     table = README[README.index("| `arm=`") : README.index("The last four are controls")]
@@ -69,8 +89,7 @@ def test_a_task_of_ones_own_is_the_file_that_is_shown_and_its_accuracy_can_be_th
 ) -> None:
     for folder in ("conf", "kerzoo", "sweeps"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    (shown,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-    (tmp_path / "conf" / "task" / "tickets.yaml").write_text(shown)
+    (tmp_path / "conf" / "task" / "tickets.yaml").write_text(shown_yaml("ClassificationTask"))
     write_tickets(tmp_path / "data" / "tickets")
     trial = ("arm=mezo", "task=tickets", "task.objective=accuracy", "model=opt-tiny")
     command = [sys.executable, "-m", "sweeps.trial", *trial, "training.forward_passes=8"]

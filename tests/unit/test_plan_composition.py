@@ -11,6 +11,7 @@ import pytest
 from sweeps.compose import ConfigError, compose
 from sweeps.plan import Plan, make_plan
 from sweeps.plan.trials import TrialFactory
+from sweeps.schema import SearchOptions
 from sweeps.space import expand, split_cell
 
 BASE = ["+sweep=quickstart", "model=opt-tiny", "task.num_train=40", "name=mixed"]
@@ -20,7 +21,6 @@ SPACE = [
         "task": ["sst2", "rte", "movie_reviews"],
         "tuning": ["lora", "full_last6"],
         "training.learning_rate": [1e-3, 1e-2],
-        "training.seed": [0, 1],
     },
     {
         "arm": ["legendre4", "kerzoo_code"],
@@ -30,14 +30,24 @@ SPACE = [
         "training.num_directions": [1, 2],
         "kernel": ["legendre6", "gaussian4"],
     },
+    {
+        "arm": ["legendre2", "kerzoo_paper"],
+        "bandwidth": {"choices": ["full", "linear"]},
+        "bandwidth.half_width": {"low": 0.25, "high": 1.0},
+        "training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+        "training.batch_size": {"low": 2, "high": 8, "integer": True},
+    },
 ]
+SOBOL = SearchOptions("sobol", num_samples=32)
 
 
 @pytest.mark.slow  # Hydra composes every cell whole
 def test_fifty_cells_of_a_mixed_space_are_those_of_a_whole_composition() -> None:
     base = compose(BASE)
     composer = TrialFactory(base, "screen")
-    cells = random.Random(0).sample(expand(SPACE, {}), 50)
+    everything = expand(SPACE, {}, SOBOL, seeds=[0, 1])
+    cells = random.Random(0).sample(everything, 50)
+    assert 5 < sum("bandwidth.half_width" in cell for cell in cells) < 45  # drawn ones
     for cell in cells:
         groups, values = split_cell(cell)
         kept = [o for o in BASE if o.partition("=")[0] not in groups]
