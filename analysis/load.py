@@ -37,6 +37,7 @@ MEASURED = (
     "eval_time_s",
     "wall_time_s",
     "train_loss",
+    "projected_gradient_rms",
     "dev_loss",
     "score",
     "dev_auc",

@@ -294,6 +294,7 @@ class Attempt:
             "device_time_s": math.fsum(record.device_time_s for record in self.history),
             "eval_time_s": self.eval_time_s,
             "train_loss": self._train_loss() if metrics else None,
+            "projected_gradient_rms": self._gradient_rms() if metrics else None,
             "dev_loss": metrics.loss if metrics else None,
             **self._dev_figures(metrics),
             "diverged": metrics is None,
@@ -339,6 +340,14 @@ class Attempt:
 
     def _train_loss(self) -> float | None:
         """Mean of the losses measured since the last evaluation; None at step 0."""
-        last = max((step for step in self.recorded if step < len(self.history)), default=0)
-        since = [loss for record in self.history[last:] for loss in record.losses]
+        since = [loss for record in self.history[self._last() :] for loss in record.losses]
         return math.fsum(since) / len(since) if since else None
+
+    def _gradient_rms(self) -> float | None:
+        """Root of the mean squared projected gradient since the last evaluation."""
+        squares = self.learner.squared_gradients[self._last() :]
+        return math.sqrt(math.fsum(squares) / len(squares)) if squares else None
+
+    def _last(self) -> int:
+        """The step of the last evaluation before this one."""
+        return max((step for step in self.recorded if step < len(self.history)), default=0)

@@ -63,6 +63,25 @@ class Estimate:
         """The mean of the perturbed losses."""
         return math.fsum(self.losses) / len(self.losses)
 
+    def mean_square(self, sizes: Sequence[int]) -> float:
+        """Mean over directions of (n · coefficient)²; tensors with an r of their own by their size.
+
+        Its expectation is the factor by which E|g|² exceeds |u|²: for noiseless linear losses
+        gain² · V_s · |∇L|², with gain = E[rK].
+
+        Args:
+            sizes: Number of elements of each tensor.
+        """
+        n = len(self.coefficients)
+        squares = [
+            factors[0] ** 2
+            if len(factors) == 1
+            else math.fsum(c * c * size for c, size in zip(factors, sizes, strict=True))
+            / sum(sizes)
+            for factors in self.coefficients
+        ]
+        return n * math.fsum(squares)
+
     @property
     def diverged(self) -> bool:
         """Whether a loss or a coefficient is not finite in fp32; it must not be applied then."""

@@ -165,7 +165,7 @@ class KerZOO(torch.optim.Optimizer):
             self.settle()
 
     @torch.no_grad()
-    def replay(self, losses: Sequence[float]) -> None:
+    def replay(self, losses: Sequence[float]) -> Estimate:
         """Make the step again that gave these losses, bit for bit, without a forward pass."""
         self._adopt()
         for key, points in self.estimator.points(self.weights, self.last_step):
@@ -173,7 +173,9 @@ class KerZOO(torch.optim.Optimizer):
         if not self.lazy:
             self.settle()
         num_tensors = len(self.weights.sizes)
-        self.apply(self.estimator.from_losses(losses, self.last_step, num_tensors))
+        estimate = self.estimator.from_losses(losses, self.last_step, num_tensors)
+        self.apply(estimate)
+        return estimate
 
     def step(self, closure: Callable[[], Any] | None = None) -> float:  # type: ignore[override]
         """Estimate and apply.

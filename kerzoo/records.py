@@ -64,6 +64,7 @@ ROW_COLUMNS = (
     "device_time_s",
     "eval_time_s",
     "train_loss",
+    "projected_gradient_rms",
     "dev_loss",
     "dev_accuracy",
     "dev_f1",
@@ -73,7 +74,9 @@ ROW_COLUMNS = (
     *TEST_COLUMNS,
 )
 """Columns of a row, in order. `dev_f1` in place of `dev_accuracy` where answers are generated;
-`dev_auc` only where the task is binary; `test_*` alike, and only in the phase "confirm"."""
+`dev_auc` only where the task is binary; `test_*` alike, and only in the phase "confirm".
+`projected_gradient_rms`: of n · coefficients (`kerzoo.estimator.Estimate`) since the evaluation
+before, before clipping; null without such steps, and missing in records of earlier versions."""
 
 TIMING_COLUMNS = frozenset({"wall_time_s", "device_time_s", "eval_time_s", "peak_memory_gib"})
 """What may differ between two runs that are bit-equal."""

@@ -5,6 +5,12 @@ Importing the package registers its tables and figures.
 
 from __future__ import annotations
 
-from analysis.sensitivity import effects_shown, importance_shown, landscapes, robustness_shown
+from analysis.sensitivity import (
+    effects_shown,
+    importance_shown,
+    landscapes,
+    robustness_shown,
+    theory,
+)
 
-__all__ = ["effects_shown", "importance_shown", "landscapes", "robustness_shown"]
+__all__ = ["effects_shown", "importance_shown", "landscapes", "robustness_shown", "theory"]

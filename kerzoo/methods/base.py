@@ -148,6 +148,8 @@ class Learner(abc.ABC):
     def __init__(self, options: TrialOptions, bench: Bench) -> None:
         self.options = options
         self.bench = bench
+        self.squared_gradients: list[float] = []
+        """Of each step made or replayed, where the method measures projected gradients."""
 
     @property
     def batch_size(self) -> int:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
+from kerzoo.estimator import Estimate
 from kerzoo.evaluation import Metrics
 from kerzoo.methods.base import BatchLearner, Method
 from kerzoo.noise import num_stored_directions
@@ -110,11 +111,16 @@ class ZerothOrderLearner(BatchLearner):
             self.optimizer.settle()
             return None
         self.optimizer.apply(estimate)
+        self._note(estimate)
         return estimate.losses
 
     def replay(self, record: StepRecord) -> None:
         """The same update from the same losses."""
-        self.optimizer.replay(record.losses)
+        self._note(self.optimizer.replay(record.losses))
+
+    def _note(self, estimate: Estimate) -> None:
+        sizes = self.optimizer.weights.sizes
+        self.squared_gradients.append(estimate.mean_square(sizes))
 
     def evaluate(self) -> Metrics:
         """The contract's, at θ."""

@@ -21,6 +21,7 @@ from sweeps.plan.provenance import find_commit, find_versions
 from sweeps.plan.trials import Entry, TrialFactory, find_aliases, fingerprint, list_cell
 from sweeps.schedulers import enrol
 from sweeps.space import Cell, expand, factors_of
+from sweeps.theory import describe_kernels
 
 SCHEMA_VERSION = 1
 
@@ -74,6 +75,7 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         "aliases": find_aliases(cells, entries),
         "trials": [dict(vars(spec)) for spec in specs],
         **enrol(sweep.scheduler, specs, strata, sweep.search.plan_seed),
+        "theory": describe_kernels(specs, options),
         "cost": summarise(options, specs, sweep.scheduler.rule),
         "preparation": {},
     }

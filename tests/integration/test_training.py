@@ -15,6 +15,7 @@ from tiny_trials import trial_spec as spec_of
 
 from kerzoo.batches import BatchSampler
 from kerzoo.losses import LabelWordLoss
+from kerzoo.options import TrialOptions
 from kerzoo.records import ROW_COLUMNS, TEST_COLUMNS, Row, StaleAttemptError, TrialFolder
 from kerzoo.tasks import LabelWordSplit
 from kerzoo.training import prepare, run_trial, run_trials
@@ -321,3 +322,23 @@ def test_finished_trials_are_not_run_again(
     assert run_trials(specs, tmp_path) == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert capsys.readouterr().out.count("finished already") == 2
+
+
+def test_projected_gradients_are_those_of_the_steps_since_the_last_evaluation(
+    sst2: Path, tmp_path: Path, workspace: Workspace
+) -> None:
+    config = trial_config(sst2, num_directions=2)
+    trial = run(config, tmp_path, workspace)
+    estimator = TrialOptions.from_config(config).estimator()
+    squares = []
+    for record in read_trajectory(trial.trajectory_path):
+        pairs = zip(record.losses[::2], record.losses[1::2], strict=True)
+        for direction, (plus, minus) in enumerate(pairs):
+            (draw,) = estimator.draw(record.step, direction)
+            slope = (plus - minus) / (2 * config["training"]["perturbation_scale"])
+            squares.append((slope * draw.weights[0]) ** 2)
+    rows = trial.rows()
+    assert rows[0]["projected_gradient_rms"] is None
+    for before, row in itertools.pairwise(rows):
+        here = squares[2 * before["step"] : 2 * row["step"]]
+        assert row["projected_gradient_rms"] == pytest.approx(math.sqrt(sum(here) / len(here)))

@@ -72,7 +72,7 @@ def test_the_file_is_strict_json_without_nan_or_infinity(folder: TrialFolder) ->
 
 
 def test_columns_are_those_that_scripts_rely_on() -> None:
-    assert len(set(ROW_COLUMNS)) == len(ROW_COLUMNS) == 34
+    assert len(set(ROW_COLUMNS)) == len(ROW_COLUMNS) == 35
     assert ROW_COLUMNS[:2] == ("trial_id", "arm")
     assert {"rung", "step", "forward_passes", "dev_loss", "diverged"} <= set(ROW_COLUMNS)
 
