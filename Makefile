@@ -8,6 +8,10 @@ PYTHON ?= $(shell python3.11 -V >/dev/null 2>&1 && echo python3.11 || echo pytho
 # To change it later: make clean, then the target again.
 TORCH ?= torch==2.13.0
 
+# Processes that share the tests, file by file; the end-to-end tests, first, are one of the files.
+WORKERS ?= 2
+SHARED := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --disable-pip-version-check --no-compile -c constraints.txt
@@ -29,7 +33,7 @@ quickstart: $(VENV)/.installed-run  ## set up, run the small sweep, print where 
 	$(RUN) sweep.py +sweep=quickstart
 
 test: $(VENV)/.installed-dev  ## set up, run all tests that need no GPU
-	$(RUN) -m pytest -q -m "not gpu and not chaos"
+	$(RUN) -m pytest -q -m "not gpu and not chaos" $(SHARED)
 
 chaos: $(VENV)/.installed-dev  ## set up, kill, starve and stop whole sweeps; eight minutes on two cores
 	$(RUN) -m pytest -q -m chaos

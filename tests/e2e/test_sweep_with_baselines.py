@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sweep_process import read_plan, run_sweep, settings, trials_of
 
-from kerzoo.records import TrialFolder
+from kerzoo.records import TrialFolder, choose_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -21,12 +21,17 @@ SPACE = (
 )
 
 
-def test_a_sweep_of_mezo_and_all_baselines_ends_with_a_report(results: Path) -> None:
-    own = ("name=baselines", "task.max_length=128", "tuning=lora", SPACE)
+def run_named(results: Path, name: str, *own: str) -> Path:
+    """Run a sweep of its own space to its end; its results folder."""
     overrides = [o for o in settings(results) if not o.startswith(("+sweep=", "space="))]
-    code, output = run_sweep(results / "baselines.log", [*overrides, *own])
+    named = (f"name={name}", "tuning=lora", *own)
+    code, output = run_sweep(results / f"{name}.log", [*overrides, *named])
     assert code == 0, output
-    folder = results / "baselines"
+    return results / name
+
+
+def test_a_sweep_of_mezo_and_all_baselines_ends_with_a_report(results: Path) -> None:
+    folder = run_named(results, "baselines", "task.max_length=128", SPACE)
     plan = read_plan(folder)
     assert len(plan["cells"]) == 22
     arms = Counter(trial["arm"] for trial in plan["trials"])
@@ -48,3 +53,30 @@ def test_a_sweep_of_mezo_and_all_baselines_ends_with_a_report(results: Path) -> 
     table = (folder / "report" / "tables" / "best_at_final_rung.csv").read_text()
     named = {row["arm"] for row in csv.DictReader(io.StringIO(table))}
     assert named == set(arms)
+
+
+def test_a_confirming_sweep_reads_test_once_at_the_checkpoint_that_dev_chose(results: Path) -> None:
+    folder = run_named(
+        results,
+        "confirmed",
+        "phase=confirm",
+        "scheduler=fifo",
+        "training.forward_passes=60",
+        "space=[{arm:[mezo,adamw],training.seed:[0,1]},{arm:[zero_shot,linear_probe]}]",
+    )
+    trials = trials_of(folder)
+    assert len(trials) == 6
+    for trial in trials.values():
+        assert trial.status == "finished"
+        rows = trial.rows()
+        assert [row["test_accuracy"] is not None for row in rows] == [False] * (len(rows) - 1) + [
+            True
+        ]
+        chosen = choose_checkpoint(rows)["step"] if len(rows) > 1 else 0
+        assert rows[-1]["test_step"] == chosen
+    table = (folder / "report" / "tables" / "scores_by_task.csv").read_text()
+    scores = {row["arm"]: row for row in csv.DictReader(io.StringIO(table))}
+    assert {arm: (row["tuning"], row["split"]) for arm, row in scores.items()} == {
+        **dict.fromkeys(("mezo", "adamw"), ("lora", "test")),
+        **dict.fromkeys(("zero_shot", "linear_probe"), ("none", "test")),
+    }
