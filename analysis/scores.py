@@ -96,10 +96,10 @@ def choose_scores(study: Study) -> pd.DataFrame:
 
 
 def _best_of_tasks(found: pd.DataFrame) -> set[tuple[Any, ...]]:
-    """The rows that are highest among at least two of the same sweep, phase, model and task."""
+    """The rows that are above another of the same sweep, phase, model and task, and below none."""
     best: set[tuple[Any, ...]] = set()
     for _, mine in found.groupby(["sweep", "phase", "model", "task", "split"], sort=False):
-        if len(mine) > 1:
+        if mine["score"].nunique() > 1:
             top = mine[mine["score"] == mine["score"].max()]
             best |= set(top[[*ROW, "task"]].itertuples(index=False, name=None))
     return best

@@ -49,12 +49,10 @@ def _best(study: Study, which: Which) -> Table | None:
         f"{cells} of {planned}"
         for cells, planned in zip(frame["cells"], frame["planned_cells"], strict=True)
     ]
-    rungs = [(c, compared_rung(study, c, which)) for c in study.contexts]
-    at = ", ".join(f"{format_count(rung)}{f' ({c})' if c else ''}" for c, rung in rungs)
     base = study.baselines[0] if study.baselines else "baseline"
     note = (
-        f"At {at} forward passes; the cell with the lowest dev loss. Changes are over the same "
-        f"trials' step 0; “vs {base}” is the difference to its best cell. "
+        f"At {_rungs(study, which)} forward passes; the cell with the lowest dev loss. Changes are "
+        f"over the same trials' step 0; “vs {base}” is the difference to its best cell. "
         "“Cells” counts those with a result here: the more there are, the luckier the best of them."
     )
     missing = [arm for arm in study.arms if arm not in set(frame["arm"])]
@@ -72,6 +70,14 @@ def _best(study: Study, which: Which) -> Table | None:
         Column("tried", "Cells", numeric=True),
     )
     return Table(frame, _without_empty(frame, columns, "score_difference"), note)
+
+
+def _rungs(study: Study, which: Which) -> str:
+    """The rung that is shown: of all contexts where they agree, else of each."""
+    found = {c: compared_rung(study, c, which) for c in study.contexts}
+    rungs = {c: format_count(rung) for c, rung in found.items() if rung is not None}
+    same = len(set(rungs.values())) <= 1
+    return ", ".join(dict.fromkeys(r if same else f"{r} ({c})" for c, r in rungs.items())) or "0"
 
 
 def _where(study: Study) -> tuple[Column, ...]:
