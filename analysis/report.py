@@ -94,7 +94,9 @@ def write_report(
     with mpl.rc_context(SETTINGS):
         sections = list(_show_sections(study, out, words))
     path = out / "report.html"
-    path.write_text(_render(study, sections, words, out), encoding="utf-8", newline="\n")
+    draft = path.with_suffix(".html.tmp")
+    draft.write_text(_render(study, sections, words, out), encoding="utf-8", newline="\n")
+    draft.replace(path)  # whoever looks meanwhile sees a whole report
     return path
 
 
