@@ -259,7 +259,7 @@ def _tabulate_chosen(study: Study, a: str) -> Table:
         for standing in group.standings
     ]
     order = {arm: place for place, arm in enumerate(study.arms)}
-    rows.sort(key=lambda row: (order[row["arm"]], row["sweep"]))
+    rows.sort(key=lambda row: (order[str(row["arm"])], row["sweep"]))
     columns = (
         Column("arm", "Arm"),
         Column("sweep", "Sweep"),

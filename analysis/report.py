@@ -7,9 +7,10 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 import matplotlib as mpl
@@ -31,6 +32,12 @@ from analysis.writers import write_table
 
 EXHIBITS = (comparison, scores, trials, tables, figures)
 """The modules whose import registers the exhibits."""
+
+ODD_RECORDS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What an exhibit fails with on records that nobody thought of; the others are shown all the same,
+and the report says which is missing and why."""
+
+Shown = TypeVar("Shown")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +98,12 @@ def write_report(
     out = out or default_folder(folders)
     for name in ("tables", "figures"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(SETTINGS):
-        sections = list(_show_sections(study, out, words))
+    faults: list[str] = []
+    with mpl.rc_context(SETTINGS), warnings.catch_warnings():
+        # A name in a script that the figures' font lacks: the page's own font has it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        sections = list(_show_sections(study, out, words, faults))
+    study = dataclasses.replace(study, warnings=(*study.warnings, *faults))
     path = out / "report.html"
     draft = path.with_suffix(".html.tmp")
     draft.write_text(_render(study, sections, words, out), encoding="utf-8", newline="\n")
@@ -103,14 +114,17 @@ def write_report(
 def default_folder(folders: Sequence[Path]) -> Path:
     """Where a report goes that nobody gave a place: to the first folder, or beside us for W&B."""
     first, *others = folders
-    names = [re.sub(r"[^\w.-]+", "-", str(o.name or o)).strip("-") for o in others]
-    if str(first).startswith(WANDB_PREFIX):
-        stem = re.sub(r"[^\w.-]+", "-", str(first).removeprefix(WANDB_PREFIX)).strip("-")
-        report = Path("results") / f"wandb-{stem}" / "report"
-    else:
-        report = first / "report"
-        names = [o.resolve().name if o.exists() else n for o, n in zip(others, names, strict=True)]
-    return report / f"with-{'-'.join(names)}" if others else report
+    is_remote = str(first).startswith(WANDB_PREFIX)
+    home = Path("results") / _name_source(first) if is_remote else first
+    report = home / "report"
+    return report / f"with-{'-'.join(map(_name_source, others))}" if others else report
+
+
+def _name_source(source: Path) -> str:
+    """A source as the name of a folder: wandb:team/kerzoo as wandb-team-kerzoo."""
+    is_remote = str(source).startswith(WANDB_PREFIX)
+    name = str(source) if is_remote else source.resolve().name
+    return re.sub(r"[^\w.-]+", "-", name).strip("-")
 
 
 def _language_of(study: Study) -> str:
@@ -121,10 +135,22 @@ def _language_of(study: Study) -> str:
     return code if code in LANGUAGES else LANGUAGES[0]
 
 
-def _show_sections(study: Study, out: Path, words: Language) -> Iterator[Section]:
+def _show_sections(
+    study: Study, out: Path, words: Language, faults: list[str]
+) -> Iterator[Section]:
+    def show(form: Callable[..., Shown], exhibit: Exhibit[Any]) -> Shown | None:
+        try:
+            return form(exhibit, study, out)
+        except ODD_RECORDS as error:
+            faults.append(
+                f"{exhibit.caption}: left out, as these records do not allow it "
+                f"({type(error).__name__}: {error})."
+            )
+            return None
+
     for key in SECTIONS:
-        shown_tables = [_show_table(e, study, out) for e in TABLES.values() if e.section == key]
-        shown_figures = [_show_figure(e, study, out) for e in FIGURES.values() if e.section == key]
+        shown_tables = [show(_show_table, e) for e in TABLES.values() if e.section == key]
+        shown_figures = [show(_show_figure, e) for e in FIGURES.values() if e.section == key]
         yield Section(
             key,
             words.say(f"sections.{key}"),

@@ -56,6 +56,7 @@ SETTINGS: dict[Any, Any] = {
     "grid.color": RULE,
     "grid.linewidth": 0.7,
     "text.color": INK,
+    "text.parse_math": False,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelsize": 8.5,

@@ -25,6 +25,7 @@ _LATEX = {
     "±": r"$\pm$",
     "ε": r"$\varepsilon$",
     "Δ": r"$\Delta$",
+    "\n": " ",
     MINUS: r"$-$",
     MISSING: "--",
 }
@@ -36,8 +37,9 @@ def escape_latex(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that can stand in a cell of a Markdown table."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("_", "\\_").replace("\n", " ")
+    """Text that can stand in a cell of a Markdown table: neither markup nor HTML."""
+    marked = "".join(f"\\{c}" if c in "\\|_*`[]~" else c for c in text.replace("\n", " "))
+    return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def shown_rows(table: Table, escape: Callable[[str], str], bold: str) -> list[list[str]]:

@@ -77,6 +77,7 @@ def assemble_results(
     Raises:
         ResultsError: If no trial has a row.
     """
+    drop_foreign_entries(plan, warnings)
     if not any(rows.values()):
         raise ResultsError(f"no records in {name}: {len(trials)} runs, none with a row")
     kept = [
@@ -157,6 +158,34 @@ def parse_json_object(text: str) -> Values:
     if not isinstance(values, dict):
         raise ValueError(f"must be an object, got {type(values).__name__}")
     return values
+
+
+_PLAN_TYPES: Mapping[str, type] = {
+    "name": str,
+    "description": str,
+    "command": str,
+    "baseline": str,
+    "commit": str,
+    "config": dict,
+    "choices": dict,
+    "versions": dict,
+    "cost": dict,
+    "fixed": dict,
+    "strata": dict,
+    "overrides": list,
+    "rungs": list,
+    "control_trials": list,
+}
+"""What an entry of a plan is, where there is one."""
+
+
+def drop_foreign_entries(plan: Values, warnings: list[str]) -> None:
+    """Leave out the entries of a plan that are not what they must be, and say so."""
+    for key, kind in _PLAN_TYPES.items():
+        if plan.get(key) is not None and not isinstance(plan[key], kind):
+            found = type(plan[key]).__name__
+            warnings.append(f"The plan's {key} must be a {kind.__name__}, got {found}: left out.")
+            del plan[key]
 
 
 def whole_step(value: Any) -> int:

@@ -8,6 +8,7 @@ from analysis.sources.base import (
     Results,
     ResultsError,
     Values,
+    drop_foreign_entries,
     keep_one_row_per_step,
     parse_json_object,
     whole_step,
@@ -60,6 +61,7 @@ def _read_plan(folder: Path, warnings: list[str]) -> Values:
             lost = len(plan[key]) - len(whole)
             warnings.append(f"plan.json: {lost} of its {key} have no trial_id and are left out.")
         plan[key] = whole
+    drop_foreign_entries(plan, warnings)
     for cell in plan["cells"]:
         cell["values"] = cell["values"] if isinstance(cell.get("values"), dict) else {}
     if not plan["cells"]:

@@ -3,8 +3,6 @@ from __future__ import annotations
 import html.parser
 import itertools
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -86,7 +84,9 @@ def test_the_report_is_one_file_that_refers_to_nothing_outside_it(report: Path) 
     ids=["running", "all failed", "all diverged", "a single cell", "seeds and a factor"],
 )
 def test_a_sweep_in_any_state_has_a_report(tmp_path: Path, sweep: SimulatedSweep) -> None:
-    Outline(build_report([sweep.write(tmp_path)]).read_text())
+    text = build_report([sweep.write(tmp_path)]).read_text()
+    Outline(text)
+    assert "left out, as these records" not in text
 
 
 def test_failures_show_their_traceback_escaped(report: Path) -> None:
@@ -130,20 +130,6 @@ def test_several_folders_go_into_one_report(tmp_path: Path) -> None:
     path = build_report(folders)
     assert path == tmp_path / "one" / "report" / "with-two" / "report.html"
     assert "one and two" in path.read_text()
-
-
-@pytest.mark.slow
-def test_the_report_imports_neither_torch_nor_ray(tmp_path: Path, project_root: Path) -> None:
-    folder = SimulatedSweep(arms=("mezo",), learning_rates=(0.01,)).write(tmp_path)
-    code = (
-        "import sys, pathlib, analysis\n"
-        "assert 'matplotlib' not in sys.modules and 'pandas' not in sys.modules\n"
-        f"analysis.build_report([pathlib.Path({str(folder)!r})])\n"
-        "loaded = {'torch', 'ray', 'transformers', 'hydra', 'wandb', 'sweeps'} & set(sys.modules)\n"
-        "assert not loaded, loaded\n"
-        "assert 'matplotlib.pyplot' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=project_root, check=True)
 
 
 @pytest.mark.parametrize("name", ["missing", "."])
