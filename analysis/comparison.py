@@ -1,6 +1,7 @@
 """Each arm against the baseline, over the fresh seeds of the phase "confirm".
 
-Two questions, never mixed: each arm's own confirmed cell against the baseline's ("own cells"),
+Two questions, never mixed: best-tuned, each arm's own confirmed cell against the baseline's ("own
+cells"; where several were confirmed, the one that dev chose, compared in what dev did not see),
 and both at one learning rate, ε and other factors ("equal hyperparameters"). Seeds are paired
 within a task and tasks count alike. A pair with a member that diverged is left out and counted:
 every figure is given that both converged, and stands beside how often they did not.
@@ -16,9 +17,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from analysis import sensitivity
+from analysis import sensitivity, speed
 from analysis.formats import format_count, format_number, format_score, format_text
 from analysis.load import Study
+from analysis.margins import Margins, margins_of
 from analysis.registry import Column, Table, table
 from analysis.statistics import (
     adjust_holm,
@@ -30,13 +32,15 @@ from analysis.statistics import (
 )
 from analysis.statistics.paired import PairedMean
 
-REGISTERED = (sensitivity,)
-"""Modules whose import registers the exhibits of effects, importance, robustness and theory."""
+REGISTERED = (sensitivity, speed)
+"""Modules whose import registers their exhibits."""
 
-OWN, EQUAL = "own cells", "equal hyperparameters"
+OWN, TUNED, EQUAL = "own cells", "best cells by dev", "equal hyperparameters"
 GROUP = ["model", "tuning"]
 SETTING = ["perturbation_scale", "learning_rate", "extra"]
 PAIR = ["task", "data_seed", "seed"]
+FLATTERED = ("score", "dev_loss", "dev_auc")
+"""What cells that were chosen on dev must not be compared in."""
 Judgement = Literal["identical", "better", "worse", "equivalent", "undecided"]
 
 
@@ -59,17 +63,21 @@ class Outcome:
     is_ratio: bool = False
 
 
-MEASURES = (
-    Outcome("test_score", "test score", 0.01, True),
-    Outcome("test_loss", "test loss", 0.01),
-    Outcome("score", "dev score", 0.01, True),
-    Outcome("dev_loss", "dev loss", 0.01),
-    Outcome("dev_auc", "dev AUC", 0.01, True),
-    Outcome("passes_to_target", "forward passes to target", math.log(1.05), is_ratio=True),
-    Outcome("seconds_to_target", "device seconds to target", math.log(1.05), is_ratio=True),
-    Outcome("peak_memory_gib", "peak memory", math.log(1.05), is_ratio=True),
-)
-"""Margins: one point of a score, .01 of a loss or an AUC, 5 per cent of a cost."""
+def list_outcomes(margins: Margins) -> tuple[Outcome, ...]:
+    """What arms are compared in, with the configured margins."""
+    cost = math.log(1 + margins.cost)
+    return (
+        Outcome("test_score", "test score", margins.score, True),
+        Outcome("test_loss", "test loss", margins.loss),
+        Outcome("test_auc", "test AUC", margins.auc, True),
+        Outcome("score", "dev score", margins.score, True),
+        Outcome("dev_loss", "dev loss", margins.loss),
+        Outcome("dev_auc", "dev AUC", margins.auc, True),
+        Outcome("passes_to_target", "forward passes to target", cost, is_ratio=True),
+        Outcome("seconds_to_target", "device seconds to target", cost, is_ratio=True),
+        Outcome("device_hours", "device hours", cost, is_ratio=True),
+        Outcome("peak_memory_gib", "peak memory", cost, is_ratio=True),
+    )
 
 
 def compare_arms(study: Study, level: float = 0.95) -> pd.DataFrame:
@@ -89,9 +97,12 @@ def compare_arms(study: Study, level: float = 0.95) -> pd.DataFrame:
     if ends.empty or not study.baselines:
         return pd.DataFrame()
     rows: list[dict[str, Any]] = []
+    outcomes = list_outcomes(margins_of(study))
     for group, here in ends.groupby(GROUP, sort=False):
         for question, members in _questions(here, study):
-            for outcome in MEASURES:
+            for outcome in outcomes:
+                if question == TUNED and outcome.name in FLATTERED:
+                    continue
                 found = [
                     _compare(mine, base, outcome, level) | {"arm": arm}
                     for arm, mine, base in members
@@ -115,6 +126,7 @@ def confirmed(study: Study) -> pd.DataFrame:
     cells = study.cells[study.cells["phase"] == "confirm"]
     ended = cells[cells["status"].isin(["finished", "diverged"])]
     ends = ended.merge(study.last_rows, on=["sweep", "trial_id"], how="left")
+    ends["device_hours"] = (ends["device_time_s"] + ends["eval_time_s"]) / 3600
     ends["lost"] = ends["diverged"].eq(True) | (ends["status"] == "diverged")
     ends["data_seed"] = [((c or {}).get("task") or {}).get("data_seed") for c in ends["config"]]
     ends["data_seed"] = ends["data_seed"].fillna(-1)
@@ -146,11 +158,25 @@ def _questions(ends: pd.DataFrame, study: Study) -> Iterator[tuple[str, Members]
     single = {arm: mine for arm, mine in arms.items() if _has_one_cell(mine)}
     if _has_one_cell(base) and single:
         yield OWN, [(arm, mine, base) for arm, mine in single.items()]
+    if arms and not (_has_one_cell(base) and len(single) == len(arms)):
+        chosen = _choose_by_dev(base)
+        yield TUNED, [(arm, _choose_by_dev(mine), chosen) for arm, mine in arms.items()]
     for key, theirs in base.groupby(SETTING, sort=False, dropna=False):
         label = f"{EQUAL} (lr {key[1]:g}, ε {key[0]:g}{', ' + key[2] if key[2] else ''})"
         same = [(arm, _at(mine, key), theirs) for arm, mine in arms.items()]
         if members := [member for member in same if len(member[1])]:
             yield label, members
+
+
+def _choose_by_dev(trials: pd.DataFrame) -> pd.DataFrame:
+    """Of each task the cell of lowest mean final dev loss, among those with fewest divergences."""
+    kept = []
+    for _, mine in trials.groupby("task", sort=False):
+        cells = mine.groupby("setting", sort=True)
+        lost, losses = cells["lost"].sum(), cells["dev_loss"].mean()
+        best = losses[lost == lost.min()].fillna(math.inf).idxmin()
+        kept.append(mine[mine["setting"] == best])
+    return pd.concat(kept)
 
 
 def _has_one_cell(trials: pd.DataFrame) -> bool:

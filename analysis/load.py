@@ -44,6 +44,7 @@ MEASURED = (
     "test_step",
     "test_loss",
     "test_score",
+    "test_auc",
     "peak_memory_gib",
 )
 NO_TUNING = "none"

@@ -64,6 +64,7 @@ class Composed:
                 "budget": schema.BudgetOptions,
                 "notify": schema.NotifyOptions,
                 "report": schema.ReportOptions,
+                "margins": schema.MarginOptions,
                 "arm": schema.ArmLabel,
             }
             values = {

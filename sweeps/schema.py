@@ -218,6 +218,28 @@ class ReportOptions:
 
 
 @dataclasses.dataclass
+class MarginOptions:
+    """Differences within ±margin that are as good as none, for claims of equivalence.
+
+    Args:
+        score: Of accuracy or F1; .01 is one point.
+        loss: Of a dev or test loss; also how far from an arm's best a cell is still good.
+        auc: Of an area under the ROC curve.
+        cost: Of time, forward passes or memory, as a ratio less one.
+    """
+
+    score: float = 0.01
+    loss: float = 0.01
+    auc: float = 0.01
+    cost: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"margins.{name} must be > 0, got {value}")
+
+
+@dataclasses.dataclass
 class SweepConfig:
     """A composed sweep. Groups with a `_target_` are plain dicts that `kerzoo.build` reads.
 
@@ -243,6 +265,7 @@ class SweepConfig:
             (SST-2, RTE, MultiRC, …); for tasks whose `data_dir` is null. None for no such folder.
         notify: Whom to tell of the end and of trouble.
         report: The report's language.
+        margins: What the report calls equivalent.
         mirror: URI to which ended trials are copied, and from which a resume fetches what is
             missing here: a folder's path, file://, s3://, gs://, hdfs://, or fsspec+SCHEME:// for
             what fsspec knows. None for no mirror.
@@ -270,6 +293,7 @@ class SweepConfig:
     budget: BudgetOptions = dataclasses.field(default_factory=BudgetOptions)
     notify: NotifyOptions = dataclasses.field(default_factory=NotifyOptions)
     report: ReportOptions = dataclasses.field(default_factory=ReportOptions)
+    margins: MarginOptions = dataclasses.field(default_factory=MarginOptions)
     mirror: Optional[str] = None  # noqa: UP045
     name: str = "trial"
     description: str = ""
