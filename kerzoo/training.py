@@ -52,7 +52,7 @@ def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, Any]:
     times: dict[str, Any] = {"model_s": 0.0, "cache_s": 0.0, "forward_pass_s": 0.0, "data": []}
     kinds = {workspace_key(spec): spec for spec in specs}
     counts = Counter(workspace_key(spec) for spec in specs)
-    for key, spec in kinds.items():
+    for key, spec in sorted(kinds.items()):  # by model, to load each as seldom as possible
         options = TrialOptions.from_config(spec.config)
         torch.set_num_threads(options.training.threads)
         start = time.perf_counter()
@@ -76,7 +76,7 @@ def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, Any]:
 
 def workspace_key(spec: TrialSpec) -> str:
     """What decides which model, data and adapters a trial needs, and what a step does."""
-    parts = [spec.config[name] for name in ("model", "task", "tuning", "method")]
+    parts = [spec.config[name] for name in ("model", "task", "tuning", "method")]  # model first
     return json.dumps([*parts, spec.config["training"]["device"]], sort_keys=True)
 
 

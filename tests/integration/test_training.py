@@ -279,6 +279,20 @@ def test_trials_one_after_another_give_the_rows_that_a_fresh_workspace_gives(
     assert numbers(together[0].rows()) == numbers(together[3].rows())
 
 
+def test_preparing_loads_each_unchanged_model_once(sst2: Path) -> None:
+    half = trial_config(sst2)["model"] | {"dtype": "bfloat16"}
+    trials: list[dict[str, Any]] = [{}, {"model": half}, {"tuning": LORA_LAST}]
+    trials += [{"model": half, "tuning": LORA_LAST}]
+    loads: list[str] = []
+
+    def watch(what: str, done: int, total: int) -> None:
+        if what.startswith("loading") and done == 0:
+            loads.append(what)
+
+    prepare([spec_of(trial_config(sst2, **changes)) for changes in trials], Workspace(1, watch))
+    assert len(loads) == 2
+
+
 def test_preparing_changes_no_bit_of_later_trials(
     sst2: Path, tmp_path: Path, workspace: Workspace
 ) -> None:
