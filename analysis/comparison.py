@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from analysis import sensitivity, speed
+from analysis import differences, sensitivity, speed
 from analysis.formats import format_count, format_number, format_score, format_text
 from analysis.load import Study
 from analysis.margins import Margins, margins_of
@@ -32,7 +32,7 @@ from analysis.statistics import (
 )
 from analysis.statistics.paired import PairedMean
 
-REGISTERED = (sensitivity, speed)
+REGISTERED = (differences, sensitivity, speed)
 """Modules whose import registers their exhibits."""
 
 OWN, TUNED, EQUAL = "own cells", "best cells by dev", "equal hyperparameters"

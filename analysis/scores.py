@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,9 +12,13 @@ from analysis.formats import MISSING, format_count, is_missing
 from analysis.load import Study
 from analysis.paper import QUOTED
 from analysis.registry import Column, Table, table
+from analysis.statistics import adjust_holm, paired_mean
 
 ROW = ["sweep", "phase", "model", "tuning", "arm"]
 """What a row of the table is about."""
+
+ALPHA = 0.05
+"""Level of the tests that decide ties."""
 
 _LABELS = {"sweep": "Sweep", "phase": "Phase", "model": "Model"}
 
@@ -59,7 +63,7 @@ def choose_scores(study: Study) -> pd.DataFrame:
     Returns:
         One row per context and arm, in the order of the plans: ROW, `task`, `score` and
         `score_sd` in points, `seeds`, `missing` (planned seeds of the cell without a score),
-        `split` and `setting`.
+        `split`, `setting` and `values`, (seed, data seed) → score of each trial.
     """
     frame = study.evaluations
     last_step = frame.groupby(["setting", "trial_id"])["step"].transform("max")
@@ -88,20 +92,39 @@ def choose_scores(study: Study) -> pd.DataFrame:
                 "missing": int(planned[best]) - len(mine),
                 "split": "test" if is_tested else "dev",
                 "setting": best,
+                "values": dict(zip(_seeds_of(mine), values.astype(float), strict=True)),
             }
         )
-    columns = [*ROW, "task", "score", "score_sd", "seeds", "missing", "split", "setting"]
+    columns = [*ROW, "task", "score", "score_sd", "seeds", "missing", "split", "setting", "values"]
     scores = pd.DataFrame(records, columns=columns).sort_values("setting", kind="stable")
     return scores.drop_duplicates([*ROW, "task"])  # what tunes nothing stands beside every tuning
 
 
+def _seeds_of(trials: pd.DataFrame) -> list[tuple[Any, Any]]:
+    """What pairs the trials of two arms: the seed, and the data's seed where there is one."""
+    data = [((config or {}).get("task") or {}).get("data_seed") for config in trials["config"]]
+    return list(zip(trials["seed"], data, strict=True))
+
+
+def paired_differences(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> list[float]:
+    """Differences of the scores of two arms at the seeds that both have."""
+    return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+
+
 def _best_of_tasks(found: pd.DataFrame) -> set[tuple[Any, ...]]:
-    """The rows that are above another of the same sweep, phase, model and task, and below none."""
+    """The highest row of each sweep, phase, model and task, and those it is not better than.
+
+    A row ties with the highest where the paired test over seeds, after Holm's correction, does
+    not tell them apart; where no test is possible, only equal means tie. None where all are equal.
+    """
     best: set[tuple[Any, ...]] = set()
     for _, mine in found.groupby(["sweep", "phase", "model", "task", "split"], sort=False):
         if mine["score"].nunique() > 1:
-            top = mine[mine["score"] == mine["score"].max()]
-            best |= set(top[[*ROW, "task"]].itertuples(index=False, name=None))
+            top = mine.loc[mine["score"].idxmax()]
+            pairs = [paired_differences(top["values"], values) for values in mine["values"]]
+            p = adjust_holm([float(paired_mean(d).p) for d in pairs])
+            is_tied = (p > ALPHA) | (mine["score"] == top["score"]).to_numpy(bool)
+            best |= set(mine.loc[is_tied, [*ROW, "task"]].itertuples(index=False, name=None))
     return best
 
 
@@ -178,8 +201,8 @@ def _note(frame: pd.DataFrame) -> str:
     note = (
         "Accuracy, or F1 where answers are generated. Dev loss chose the checkpoint of each trial "
         "and the cell of each arm; test chose nothing. In brackets the standard deviation over "
-        "seeds. Bold is the highest mean of a column, which says nothing about whether the "
-        "difference is more than chance."
+        "seeds. Bold are the highest mean of a column and those that a paired test over seeds does "
+        "not tell from it (Holm, 5 %); without several seeds the highest alone."
     )
     if int(frame["missing"].sum()):
         note += (

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from records_factory import LEARNING_RATE, SEED, SimulatedSweep, Values
+from scipy import stats
 
+from analysis.differences import differences_by_task
 from analysis.load import load_study
 from analysis.paper import QUOTED
 from analysis.registry import Table
@@ -191,3 +193,60 @@ def test_what_moves_no_parameter_has_no_tuning_and_one_row(
     assert sorted(rows) == sorted([("mezo", t) for t in tunings] + [("zero_shot", "none")])
     assert len(study.contexts) == 2 * len(tunings)
     assert all(set(c["arm"]) == {"mezo", "zero_shot"} for _, c in study.cells.groupby("context"))
+
+
+def noisy(values: Mapping[str, Any]) -> float:
+    """On sst2 the arms are told apart, on rte they are not; kerzoo_paper is higher on both."""
+    is_better, seed = values["arm"] == "kerzoo_paper", int(values[SEED])
+    noise = (seed * 7 % 11) / 1000 if is_better else 0.0
+    effect = 0.05 if values["task"] == "sst2" else -0.003
+    return 0.8 + 0.01 * (seed % 3) + is_better * effect + noise
+
+
+def test_rows_that_the_test_does_not_tell_apart_are_bold_together(tmp_path: Path) -> None:
+    seeds = (0, 1, 2, 3, 4)
+    table = table_of(tmp_path, noisy, seeds=seeds, learning_rates=(0.01,))
+    d = {
+        task: [
+            noisy({"arm": "kerzoo_paper", "task": task, SEED: seed})
+            - noisy({"arm": "mezo", "task": task, SEED: seed})
+            for seed in seeds
+        ]
+        for task in ("sst2", "rte")
+    }
+    assert stats.ttest_1samp(d["sst2"], 0).pvalue < 0.05 < stats.ttest_1samp(d["rte"], 0).pvalue
+    rows = table.frame.set_index("arm")
+    assert list(rows["sst2_best"]) == [False, True]
+    assert list(rows["rte_best"]) == [True, True]
+
+
+def test_differences_have_the_interval_of_a_paired_test(tmp_path: Path) -> None:
+    seeds = (0, 1, 2, 3, 4)
+    sweep = ConfirmedSweep(
+        seeds=seeds, extra={"task": ("sst2", "rte")}, epsilons=(0.01,), learning_rates=(0.01,)
+    )
+    sweep.test_score = noisy  # type: ignore[method-assign]
+    table = differences_by_task(load_study([sweep.write(tmp_path)]))
+    assert table is not None
+    (row,) = table.frame.to_dict("records")
+    d = [
+        100
+        * (
+            noisy({"arm": "kerzoo_paper", "task": "sst2", SEED: seed})
+            - noisy({"arm": "mezo", "task": "sst2", SEED: seed})
+        )
+        for seed in seeds
+    ]
+    found = stats.ttest_1samp(d, 0)
+    low, high = found.confidence_interval(0.95)
+    assert row["sst2"] == pytest.approx(sum(d) / 5)
+    assert row["sst2_p"] == pytest.approx(found.pvalue)
+    assert row["sst2_interval"] == f"[{low:.1f}, {high:.1f}]"
+    assert row["average"] == pytest.approx((row["sst2"] + row["rte"]) / 2)
+    text = to_latex(table, "differences", "Differences")
+    assert rf"\textbf{{+{row['sst2']:.1f} [{low:.1f}, {high:.1f}]}}" in text
+
+
+def test_without_a_baseline_there_are_no_differences(tmp_path: Path) -> None:
+    sweep = ConfirmedSweep(arms=("mezo",), extra={"task": ("sst2", "rte")}, seeds=SEEDS)
+    assert differences_by_task(load_study([sweep.write(tmp_path)])) is None
