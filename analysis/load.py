@@ -52,7 +52,7 @@ NO_TUNING = "none"
 OUTCOMES = ("dev_loss", "score", "dev_auc")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Study:
     """One or more sweeps, ready to be tabulated.
 

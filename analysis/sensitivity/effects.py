@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.load import Study, sweep_labels
+from analysis.memory import once_per_study
 from analysis.sources import Results
 from analysis.statistics import (
     adjust_holm,
@@ -52,6 +53,7 @@ class Fates:
     is_known: bool
 
 
+@once_per_study
 def effects_at_rungs(study: Study, level: float = 0.95) -> pd.DataFrame:
     """Every arm's difference of dev loss from the baseline, at every rung of every context.
 

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.load import Study
+from analysis.memory import once_per_study
 from analysis.selection import compared_rung
 from analysis.sensitivity.effects import SEEDS, fates_of, shared_keys, values_at
 from analysis.statistics.variance import (
@@ -78,6 +79,7 @@ class Block:
         return {name: _encode(values) for name, values in self.factors.items()}
 
 
+@once_per_study
 def importances(study: Study) -> pd.DataFrame:
     """The importance of every factor and pair, for each context at its first rung and confirmed.
 

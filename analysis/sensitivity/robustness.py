@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.formats import format_level
 from analysis.load import Study
 from analysis.margins import margins_of
+from analysis.memory import once_per_study
 from analysis.selection import compared_rung
 from analysis.sensitivity.effects import SEEDS, fates_of, values_at
 from analysis.statistics import interquartile_interval, paired_mean, wilson_interval
@@ -26,6 +27,7 @@ MAX_LEVELS = 10
 NUM_BINS = 5
 
 
+@once_per_study
 def settings_at_first_rung(study: Study, context: str) -> pd.DataFrame:
     """Each setting of a context: mean loss over its converged seeds, and how many diverged.
 
@@ -89,6 +91,7 @@ def robustness(study: Study, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@once_per_study
 def levels(study: Study, level: float = 0.95) -> pd.DataFrame:
     """The response to each swept factor, arm by arm, over all settings at that level.
 

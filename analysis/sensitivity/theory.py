@@ -18,6 +18,7 @@ from scipy import stats
 
 from analysis.formats import format_change, format_count, format_loss, format_number, format_range
 from analysis.load import Study, sweep_labels
+from analysis.memory import once_per_study
 from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
 from analysis.selection import compared_rung
 from analysis.sensitivity.effects import effects_at_rungs, units_of
@@ -49,6 +50,7 @@ MIN_ARMS = 4
 """Of which a rank correlation is made."""
 
 
+@once_per_study
 def theory_beside_measurement(study: Study, level: float = 0.95) -> pd.DataFrame:
     """Every arm's predicted figures and measured ones, for each context at its first rung.
 
@@ -59,7 +61,7 @@ def theory_beside_measurement(study: Study, level: float = 0.95) -> pd.DataFrame
         `pairs`; `difference` of the dev loss from the baseline at equal settings, with
         `difference_low, difference_high`; `best`, the lowest mean loss of a setting.
     """
-    if not study.baselines:
+    if not study.baselines or not any(sweep.plan.get("theory") for sweep in study.sweeps):
         return pd.DataFrame()
     effects = effects_at_rungs(study, level)
     rows = []
