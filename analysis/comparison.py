@@ -21,6 +21,7 @@ from analysis import differences, sensitivity, speed
 from analysis.formats import format_count, format_number, format_score, format_text
 from analysis.load import Study
 from analysis.margins import Margins, margins_of
+from analysis.memory import once_per_study
 from analysis.registry import Column, Table, table
 from analysis.statistics import (
     adjust_holm,
@@ -80,6 +81,7 @@ def list_outcomes(margins: Margins) -> tuple[Outcome, ...]:
     )
 
 
+@once_per_study
 def compare_arms(study: Study, level: float = 0.95) -> pd.DataFrame:
     """Every arm's paired difference from the baseline, for each question and outcome.
 
@@ -117,6 +119,7 @@ def compare_arms(study: Study, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@once_per_study
 def confirmed(study: Study) -> pd.DataFrame:
     """The confirmed cells that have ended, each with its last row and its time to the target.
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from analysis.comparison import EQUAL, OWN, compare_arms
+from analysis.comparison import OWN, TUNED, compare_arms
 from analysis.load import Study
 from analysis.standings import Group, Standing, list_standings
 
@@ -66,7 +66,7 @@ class Decision:
         state: What can be said.
         arm: The arm that is recommended or leads; empty where there is none.
         verdicts: Arm → its verdicts, one for each outcome of OUTCOMES that was measured.
-        question: "own cells", or at which hyperparameters the arms were compared.
+        question: Of `compare_arms`, the one that was answered.
     """
 
     group: Group
@@ -121,15 +121,15 @@ def _rivals(group: Group) -> list[Standing]:
 def _read_verdicts(
     group: Group, compared: pd.DataFrame
 ) -> tuple[str, dict[str, tuple[Verdict, ...]]]:
-    """The verdicts of the arms' own cells, else at the first equal hyperparameters."""
+    """The verdicts of the arms' own cells, else of those that dev chose, else at equal ones."""
     if compared.empty or group.phase != "confirm":
         return "", {}
     here = compared[(compared["model"] == group.model) & (compared["tuning"] == group.tuning)]
     here = here[here["pairs"] > 1]
-    questions = [q for q in here["question"].unique() if q == OWN or str(q).startswith(EQUAL)]
+    questions = [str(question) for question in here["question"].unique()]
     if not questions:
         return "", {}
-    question = OWN if OWN in questions else str(questions[0])
+    question = next((q for q in (OWN, TUNED) if q in questions), questions[0])
     here = here[here["question"] == question]
     verdicts = {}
     for arm, mine in here.groupby("arm", sort=False):

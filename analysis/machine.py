@@ -42,6 +42,7 @@ def write_json(
     decisions: Sequence[Decision],
     stages: Sequence[Stage],
     exhibits: Mapping[str, Mapping[str, str]],
+    warned: Sequence[str],
     generated: str,
 ) -> None:
     """Write report.json.
@@ -52,6 +53,7 @@ def write_json(
         decisions: What it came to.
         stages: What comes next, for each sweep.
         exhibits: "tables" and "figures", each name → caption.
+        warned: What was wrong with the records, in sentences.
         generated: When, as ISO 8601.
     """
     content = {
@@ -63,7 +65,7 @@ def write_json(
         "next": [dataclasses.asdict(stage) for stage in stages],
         "comparison": compare_arms(study).to_dict("records"),
         **exhibits,
-        "warnings": list(study.warnings),
+        "warnings": list(warned),
     }
     text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")

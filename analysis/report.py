@@ -103,10 +103,13 @@ def write_report(
         # A name in a script that the figures' font lacks: the page's own font has it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         sections = list(_show_sections(study, out, words, faults))
-    study = dataclasses.replace(study, warnings=(*study.warnings, *faults))
     path = out / "report.html"
     draft = path.with_suffix(".html.tmp")
-    draft.write_text(_render(study, sections, words, out), encoding="utf-8", newline="\n")
+    draft.write_text(
+        _render(study, sections, words, out, [*study.warnings, *faults]),
+        encoding="utf-8",
+        newline="\n",
+    )
     draft.replace(path)  # whoever looks meanwhile sees a whole report
     return path
 
@@ -229,7 +232,9 @@ def _show_figure(exhibit: Exhibit[PanelGroup], study: Study, out: Path) -> Shown
     return ShownFigure(exhibit.name, exhibit.caption, group.note, drawings)
 
 
-def _render(study: Study, sections: Sequence[Section], words: Language, out: Path) -> str:
+def _render(
+    study: Study, sections: Sequence[Section], words: Language, out: Path, warned: Sequence[str]
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"),
         autoescape=True,
@@ -244,7 +249,7 @@ def _render(study: Study, sections: Sequence[Section], words: Language, out: Pat
         "tables": {t.name: t.caption for s in sections for t in s.tables},
         "figures": {f.name: f.caption for s in sections for f in s.figures},
     }
-    write_json(out / "report.json", study, decisions, stages, exhibits, now)
+    write_json(out / "report.json", study, decisions, stages, exhibits, warned, now)
     device = name_device(study, words)
     descriptions = (str(s.plan.get("description") or "") for s in study.sweeps)
     return environment.get_template("report.html.j2").render(
@@ -256,7 +261,7 @@ def _render(study: Study, sections: Sequence[Section], words: Language, out: Pat
         sections=sections,
         costs=list_costs(study),
         failures=trials.group_failures(study),
-        warnings=study.warnings,
+        warnings=warned,
         score_name=name_score(study, words),
         generated=now,
         words=words,

@@ -11,6 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from analysis.load import Study
+from analysis.memory import once_per_study
 
 Which = Literal["first", "final"]
 
@@ -109,6 +110,7 @@ def _subtract_baseline(study: Study, best: pd.DataFrame) -> pd.DataFrame:
     return best
 
 
+@once_per_study
 def last_of_settings(study: Study) -> pd.DataFrame:
     """Every setting of the plans at the last rung that one of its seeds reached with a loss.
 
