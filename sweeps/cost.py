@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from scipy import optimize, stats
-
 from kerzoo.options import NUMBERS, TrialOptions
 from sweeps.halving import HalvingRule
+from sweeps.power import equivalence_power, smallest_detectable_effect
 
 GIB = 1 << 30
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -74,45 +73,24 @@ def estimate_trial(options: TrialOptions, forward_pass_s: float | None = None) -
     return TrialCost(method.budget(options), memory, forward_pass_s * passes)
 
 
-def smallest_detectable_effect(num_seeds: int, sd: float, power: float = 0.8) -> float | None:
-    """The paired mean difference that a two-sided t-test at 5 % finds with the given power.
-
-    Exact for normal differences, by the noncentral t distribution.
-
-    Args:
-        num_seeds: Pairs.
-        sd: Standard deviation of the paired differences, in the unit of the result.
-        power: Probability of finding it.
-
-    Returns:
-        None with fewer than two pairs, which have no interval.
-    """
-    if num_seeds < 2:
-        return None
-    freedom = num_seeds - 1
-    critical = stats.t.ppf(0.975, freedom)
-
-    def shortfall(effect: float) -> float:
-        shift = effect * math.sqrt(num_seeds)
-        below = float(stats.nct.cdf(-critical, freedom, shift))
-        if math.isnan(below):  # scipy's answer for some tails too thin to matter (< 1e-14)
-            below = 0.0
-        return 1.0 - float(stats.nct.cdf(critical, freedom, shift)) + below - power
-
-    upper = 0.1
-    while shortfall(upper) < 0:
-        upper *= 2
-    return float(optimize.brentq(shortfall, upper / 2, upper)) * sd
-
-
 def summarise(
     trials: Sequence[TrialOptions],
     rule: HalvingRule,
     num_arms: int,
     num_seeds: int,
     forward_pass_s: float | None = None,
+    margin: float = 0.01,
 ) -> dict[str, Any]:
-    """The plan's cost as it stands in plan.json."""
+    """The plan's cost as it stands in plan.json, and what its seeds will be able to tell.
+
+    Args:
+        trials: Of the plan.
+        rule: Of early stopping.
+        num_arms: How many arms there are.
+        num_seeds: Of each.
+        forward_pass_s: Measured duration of a forward pass; None to estimate it from sizes.
+        margin: Of equivalence, a fraction of examples.
+    """
     kinds = [kind_of(options) for options in trials]
     examples = dict(zip(kinds, trials, strict=True))
     each = {kind: estimate_trial(options, forward_pass_s) for kind, options in examples.items()}
@@ -122,7 +100,6 @@ def summarise(
     costs = [each[kind] for kind in kinds]
     shares = [_expected_share(rungs[kind], rule, sizes[strata[kind]], num_arms) for kind in kinds]
     device = trials[0].training.device
-    effect = smallest_detectable_effect(num_seeds, PAIRED_SD_POINTS)
     unit = "GPU" if device == "cuda" else "CPU slot"
     basis = (
         f"a measured forward pass of {forward_pass_s:.2f} s"
@@ -143,6 +120,15 @@ def summarise(
         "device_hours_expected": sum(c.device_s * s for c, s in zip(costs, shares, strict=True))
         / 3600,
         "assumption": f"hours of one {unit}, from {basis}",
+        **_describe_power(num_seeds, margin),
+    }
+
+
+def _describe_power(num_seeds: int, margin: float) -> dict[str, Any]:
+    """What the seeds of a plan will be able to tell."""
+    effect = smallest_detectable_effect(num_seeds, PAIRED_SD_POINTS)
+    power = equivalence_power(100 * margin, PAIRED_SD_POINTS, num_seeds)
+    return {
         "seeds": num_seeds,
         "smallest_detectable_effect": effect,
         "smallest_detectable_effect_note": (
@@ -150,8 +136,10 @@ def summarise(
             "least two seeds"
             if effect is None
             else f"accuracy points, two-sided 5 %, power .80, {num_seeds} paired seeds, if paired "
-            f"differences have a standard deviation of {PAIRED_SD_POINTS:g} points"
+            f"differences have a standard deviation of {PAIRED_SD_POINTS:g} points; two equal arms "
+            f"are then called equivalent within ±{100 * margin:g} points with power {power:.2f}"
         ),
+        "equivalence_power": power,
     }
 
 

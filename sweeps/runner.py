@@ -167,7 +167,7 @@ def prepare(plan: Plan, console: Console) -> int:
     if result.returncode:
         return result.returncode if result.returncode in (2, 130) else 1
     times = json.loads(result.stdout.splitlines()[-1])
-    costs = summarise(plan.options, plan.specs, plan.sweep.scheduler.rule, times["forward_pass_s"])
+    costs = summarise(plan.options, plan.specs, plan.sweep, times["forward_pass_s"])
     plan.write(preparation=times, cost=costs)
     kinds = {stratum_of(options) for options in plan.options}
     average = " on average" if len(kinds) > 1 else ""
@@ -187,7 +187,7 @@ def announce(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
         return
     chosen = {spec.trial_id for spec in pending}
     options = [o for s, o in zip(plan.specs, plan.options, strict=True) if s.trial_id in chosen]
-    hours = summarise(options, pending, plan.sweep.scheduler.rule, forward_pass_s)
+    hours = summarise(options, pending, plan.sweep, forward_pass_s)
     cpus = plan.sweep.cluster.num_cpus or os.cpu_count() or 1
     slots = max(1, min(len(pending), cpus // options[0].training.threads))
     seconds = hours["device_hours_expected"] * 3600 / slots

@@ -51,6 +51,22 @@ def simulate_screen(
     return first, second
 
 
+def stop_asynchronously(losses: Floats, factor: float = 3.0) -> NDArray[np.bool_]:
+    """Who survives ASHA's rung, trials arriving in the order of their place, arms in turn.
+
+    Of m trials so far, the arriving one included, it goes on if it is among the best
+    max(1, floor(m / factor)), or its arm's best; shape as the losses (studies, 2 arms, trials).
+    """
+    order = losses.transpose(0, 2, 1).reshape(len(losses), -1)
+    survives = np.zeros(order.shape, dtype=bool)
+    for place in range(order.shape[1]):
+        value = order[:, place, None]
+        rank = (order[:, :place] < value).sum(axis=1)
+        own = (order[:, place % 2 : place : 2] < value).sum(axis=1)
+        survives[:, place] = (rank < max(1, int((place + 1) // factor))) | (own == 0)
+    return survives.reshape(len(losses), -1, losses.shape[1]).transpose(0, 2, 1)
+
+
 def halve(losses: Floats) -> NDArray[np.bool_]:
     """Who is among the better half of all arms' trials; shape as the losses."""
     middle = np.median(losses, axis=(1, 2), keepdims=True)

@@ -12,9 +12,8 @@ from typing import Any
 import kerzoo
 from kerzoo.options import TrialOptions
 from kerzoo.records import TrialSpec, timestamp
-from sweeps import cost
+from sweeps import cost, schema
 from sweeps.compose import compose, parse_overrides
-from sweeps.halving import HalvingRule
 from sweeps.plan.base import Plan
 from sweeps.plan.checks import check_baseline, check_confirmation, check_gpus_per_trial
 from sweeps.plan.provenance import find_commit, find_versions
@@ -76,7 +75,7 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         "trials": [dict(vars(spec)) for spec in specs],
         **enrol(sweep.scheduler, specs, strata, sweep.search.plan_seed),
         "theory": describe_kernels(specs, options),
-        "cost": summarise(options, specs, sweep.scheduler.rule),
+        "cost": summarise(options, specs, sweep),
         "preparation": {},
     }
     folder = (Path(sweep.results_dir) / sweep.name).absolute()
@@ -96,13 +95,14 @@ def _order(entries: Sequence[Entry], plan_seed: int) -> tuple[list[TrialSpec], l
 def summarise(
     options: Sequence[TrialOptions],
     specs: Sequence[TrialSpec],
-    rule: HalvingRule,
+    sweep: schema.SweepConfig,
     forward_pass_s: float | None = None,
 ) -> dict[str, Any]:
     """Cost of some trials of a plan, from sizes or from a measured step."""
     seeds = {(o.training.seed, o.task.data_seed) for o in options}
     arms = {spec.arm for spec in specs}
-    return cost.summarise(options, rule, len(arms), len(seeds), forward_pass_s)
+    rule, margin = sweep.scheduler.rule, sweep.margins.score
+    return cost.summarise(options, rule, len(arms), len(seeds), forward_pass_s, margin)
 
 
 def _fixed(options: Sequence[TrialOptions]) -> dict[str, Any]:

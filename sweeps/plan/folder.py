@@ -49,9 +49,7 @@ def recall_preparation(plan: Plan) -> None:
     if "forward_pass_s" in preparation:
         forward_pass_s = float(preparation["forward_pass_s"])
         plan.content["preparation"] = preparation
-        plan.content["cost"] = summarise(
-            plan.options, plan.specs, plan.sweep.scheduler.rule, forward_pass_s
-        )
+        plan.content["cost"] = summarise(plan.options, plan.specs, plan.sweep, forward_pass_s)
 
 
 def archive(folder: Path) -> Path | None:

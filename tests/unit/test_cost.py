@@ -14,8 +14,8 @@ from scipy import stats
 from kerzoo.options import TrialOptions
 from sweeps import cost
 from sweeps.compose import compose
-from sweeps.cost import smallest_detectable_effect
 from sweeps.halving import HalvingRule
+from sweeps.power import equivalence_power, smallest_detectable_effect
 
 PUBLISHED_EFFECTS = {
     2: 11.5499,
@@ -206,3 +206,21 @@ def test_one_seed_is_called_a_screen_and_several_name_their_effect() -> None:
     assert "at least two seeds" in one["smallest_detectable_effect_note"]
     assert five["smallest_detectable_effect"] == pytest.approx(1.6820 * cost.PAIRED_SD_POINTS, 1e-3)
     assert "5 paired seeds" in five["smallest_detectable_effect_note"]
+
+
+@pytest.mark.parametrize(("num_seeds", "power"), [(5, 0.0203), (10, 0.0655), (20, 0.3935)])
+def test_the_power_of_equivalence_is_that_of_a_simulation(num_seeds: int, power: float) -> None:
+    """A false alarm in 6e-5 of the seeds of the simulation."""
+    assert equivalence_power(1.0, 2.0, num_seeds) == pytest.approx(power, abs=1e-4)
+    differences = np.random.default_rng(0).normal(0, 2, (20_000, num_seeds))
+    reach = stats.t.ppf(0.95, num_seeds - 1) * differences.std(axis=1, ddof=1) / num_seeds**0.5
+    found = (np.abs(differences.mean(axis=1)) + reach < 1).mean()
+    assert found == pytest.approx(power, abs=4 * (power * (1 - power) / 20_000) ** 0.5)
+
+
+def test_the_note_says_what_the_seeds_can_call_equivalent() -> None:
+    trials = [TrialOptions.from_config(compose([]).trial_config({}))]
+    found = cost.summarise(trials, HalvingRule(None), 1, 10, margin=0.01)
+    assert found["equivalence_power"] == pytest.approx(0.0655, abs=1e-4)
+    assert "equivalent within ±1 points with power 0.07" in found["smallest_detectable_effect_note"]
+    assert equivalence_power(1.0, 2.0, 1) == 0.0

@@ -11,7 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from simulated_trials import DIFFERENCE_LAWS, halve, paired_accuracies, simulate_screen
+from simulated_trials import (
+    DIFFERENCE_LAWS,
+    halve,
+    paired_accuracies,
+    simulate_screen,
+    stop_asynchronously,
+)
 
 from analysis.statistics import (
     RankCorrelation,
@@ -121,19 +127,26 @@ def test_intervals_of_interquartile_means_cover_the_truth(number: int, law: str)
 
 
 @pytest.mark.parametrize(("trials", "control"), [(40, 0.25), (100, 0.1)])
+@pytest.mark.parametrize("rule", [halve, stop_asynchronously])
 @pytest.mark.parametrize("law", ["two samples", "pairs"])
 def test_weights_undo_the_bias_of_early_stopping(
-    trials: int, control: float, law: str, capsys: pytest.CaptureFixture[str]
+    trials: int,
+    control: float,
+    rule: Callable[[np.ndarray], np.ndarray],
+    law: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Halving of two arms' trials; the truth is a difference of −0.5 sd at either rung.
+    """Two arms' trials under a rule; the truth is a difference of −0.5 sd at either rung.
 
-    Studies without two controls in either arm have no interval and are left out: 7 and 10 %.
+    One in twenty diverges between the rungs. Studies without two controls in either arm have no
+    interval and are left out: less than a tenth.
     """
     truth = -0.5
     screen = simulate_screen(generator(8), (STUDIES, 2, trials), truth)
     shared = generator(9).normal(0, 1, (STUDIES, 1, trials)) if law == "pairs" else 0.0
     first, second = (losses + shared for losses in screen)
-    survives, exempt = halve(first), generator(10).random(first.shape) < control
+    survives, exempt = rule(first), generator(10).random(first.shape) < control
+    second = np.where(generator(11).random(first.shape) < 0.05, np.nan, second)
     seen = survives | exempt
 
     effect = (first[:, 1] - first[:, 0]).mean(axis=-1)
@@ -150,13 +163,14 @@ def test_weights_undo_the_bias_of_early_stopping(
     covers = (found.low[is_known] <= truth) & (truth <= found.high[is_known])
     with capsys.disabled():
         print(
-            f"\nsecond rung, {law}, {trials} trials an arm, {control:.0%} controls, truth {truth}: "
-            f"survivors {naive:.3f}, weighted {means.mean():.4f} ± {error:.4f}, coverage "
-            f"{covers.mean():.3f}, without interval {1 - is_known.mean():.3f}"
+            f"\nsecond rung, {rule.__name__}, {law}, {trials} trials an arm, {control:.0%} "
+            f"controls, truth {truth}: survivors {naive:.3f}, weighted {means.mean():.4f} ± "
+            f"{error:.4f}, coverage {covers.mean():.3f}, no interval {1 - is_known.mean():.3f}"
         )
     assert abs(naive - truth) > 0.1
     assert abs(means.mean() - truth) <= SIGMAS * error
     assert 0.93 <= covers.mean() <= 0.97
+    assert is_known.mean() > 0.9
 
 
 @pytest.mark.parametrize("measure", [spearman, kendall])
