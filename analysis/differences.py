@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.formats import format_points, format_range
 from analysis.load import Study
+from analysis.paper import QUOTED_DIFFERENCES
 from analysis.registry import Column, Table, table
 from analysis.scores import ALPHA, ROW, choose_scores, paired_differences
 from analysis.statistics import adjust_holm, paired_mean, stratified
@@ -35,9 +36,10 @@ def differences_by_task(study: Study) -> Table | None:
             if arm != base_arm
         ]
         _adjust(rows, tasks)
-        records += [row for row in rows if any(t in row for t in tasks)]
+        records += [row | {"source": ""} for row in rows if any(t in row for t in tasks)]
     if not records:
         return None
+    records += _quote(found, base_arm, tasks)
     names = [*tasks, *([AVERAGE] if len(tasks) > 1 else [])]
     blank: dict[str, Any] = {f"{n}{s}": float("nan") for n in names for s in ("", "_p")}
     frame = pd.DataFrame([blank | {f"{n}_interval": "" for n in names} | r for r in records])
@@ -48,6 +50,7 @@ def differences_by_task(study: Study) -> Table | None:
         Column("arm", "Method"),
         Column("tuning", "Tuning"),
         *(_difference_column(name) for name in names),
+        *((Column("source", "Source"),) if (frame["source"] != "").any() else ()),
     )
     note = (
         f"Against {base_arm} under the same tuning, both at the cell and checkpoint that dev loss "
@@ -57,6 +60,17 @@ def differences_by_task(study: Study) -> Table | None:
         "or differences that do not vary. Diverged and unfinished trials are in no difference."
     )
     return Table(frame, columns, note)
+
+
+def _quote(found: pd.DataFrame, baseline: str | None, tasks: list[str]) -> list[dict[str, Any]]:
+    """Published differences for the study's own models and tasks, where its baseline is MeZO."""
+    rows = []
+    for quoted in QUOTED_DIFFERENCES if baseline == "mezo" else ():
+        shown = {task: d for task, d in quoted.differences.items() if task in tasks}
+        if shown and (found["model"] == quoted.model).any():
+            source = f"quoted, unverified: {quoted.source}"
+            rows.append({"model": quoted.model, "arm": quoted.method, "source": source} | shown)
+    return rows
 
 
 def _row(mine: pd.DataFrame, base: pd.DataFrame, tasks: list[str]) -> dict[str, Any]:

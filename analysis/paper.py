@@ -140,3 +140,31 @@ QUOTED: tuple[Quoted, ...] = (
     ),
 )
 """KerZOO's own tables could not be obtained, so none of its scores is here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class QuotedDifference:
+    """Published differences from MeZO, without the scores that they are differences of.
+
+    Attributes:
+        model: As an option of conf/model is called.
+        method: Whose.
+        differences: Task → difference in points.
+        source: Where they are published.
+    """
+
+    model: str
+    method: str
+    differences: dict[str, float]
+    source: str
+
+
+QUOTED_DIFFERENCES = (
+    QuotedDifference(
+        "opt-2.7b",
+        "KerZOO",
+        {"wsc": 2.9, "multirc": 2.6},
+        "Mi et al. 2025, arXiv 2505.18886, abstract, at 74 and 44 % fewer GPU hours",
+    ),
+)
+"""All that is known to us of KerZOO's own results on a model that can be run here."""

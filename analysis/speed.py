@@ -58,8 +58,9 @@ def times_to_target(study: Study) -> Iterator[tuple[dict[str, Any], Survival | N
 
     Rows hold GROUP, `target, loss, arm, trials, reached, stopped, diverged, median, worst_median`
     (forward passes until half have reached it, and by the bound that no stopped trial ever would
-    have), `low, high` (the ends of the curve's 95 % band at the budget) and `seconds`, the median
-    over those that reached it. No target where the baseline has not improved.
+    have), `share, low, high` (the curve and its 95 % band at the budget), `worst_share` by the
+    bound, and `seconds`, the median over those that reached it. No target where the baseline has
+    not improved.
     """
     if not study.baselines:
         return
@@ -97,6 +98,7 @@ def _summarise(mine: pd.DataFrame, curve: Survival) -> dict[str, Any]:
         "median": curve.median,
         "worst_median": curve.worst_median,
         "share": float(curve.share[-1]) if curve.times.size else 0.0,
+        "worst_share": float(reached.mean()),
         "low": float(curve.low[-1]) if curve.times.size else nothing,
         "high": float(curve.high[-1]) if curve.times.size else nothing,
         "seconds": float(mine["seconds_to_target"].median()),
@@ -125,6 +127,7 @@ def speed(study: Study) -> Table | None:
         Column("share", "Share that reaches it", format_score, numeric=True),
         Column("low", "95 % from", format_score, numeric=True),
         Column("high", "to", format_score, numeric=True),
+        Column("worst_share", "Share at worst", format_score, numeric=True),
     )
     return Table(frame, columns, _NOTE)
 
@@ -163,10 +166,10 @@ def _panel(study: Study, members: list[tuple[dict[str, Any], Survival | None]], 
     for row, curve in members:
         arm, color = row["arm"], colors[row["arm"]]
         if curve is None or not curve.times.size:
-            axes.plot([0, budget], [0, 0], color=color, label=arm)
+            axes.plot([0, 1.08 * budget], [0, 0], color=color, label=arm)
             said.append(f"no trial of {arm} reached it")
             continue
-        times = np.concatenate([[0.0], curve.times, [budget]])
+        times = np.concatenate([[0.0], curve.times, [1.08 * budget]])
         for share, style in ((curve.share, "-"), (curve.worst, ":")):
             heights = np.concatenate([[0.0], share, share[-1:]])
             label = arm if style == "-" else None

@@ -16,7 +16,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.formats import format_change, format_count, format_loss, format_number, format_range
+from analysis.formats import (
+    format_change,
+    format_count,
+    format_level,
+    format_loss,
+    format_number,
+    format_range,
+)
 from analysis.load import Study, sweep_labels
 from analysis.memory import once_per_study
 from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
@@ -281,9 +288,13 @@ def _panel(study: Study, frame: pd.DataFrame, context: str) -> Panel:
         said.append(f"{arm} predicted {format_number(x)}, measured {format_number(y)}")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("Predicted ratio")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: format_level(value))
+        axis.set_minor_formatter(lambda value, _: "")
+    axes.set_xlabel(f"Predicted ratio to {study.baselines[0]}")
     axes.set_ylabel("Measured ratio")
-    title = f"Mean squared projected gradient over that of {study.baselines[0]}"
+    title = "Mean squared projected gradient"
     axes.set_title(f"{title}\n{context}" if context else title)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
-    return Panel(stem(context), drawing, f"{title}. {'; '.join(said)}.")
+    over = f"{title} over that of {study.baselines[0]}"
+    return Panel(stem(context), drawing, f"{over}. {'; '.join(said)}.")

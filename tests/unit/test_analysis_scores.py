@@ -250,3 +250,17 @@ def test_differences_have_the_interval_of_a_paired_test(tmp_path: Path) -> None:
 def test_without_a_baseline_there_are_no_differences(tmp_path: Path) -> None:
     sweep = ConfirmedSweep(arms=("mezo",), extra={"task": ("sst2", "rte")}, seeds=SEEDS)
     assert differences_by_task(load_study([sweep.write(tmp_path)])) is None
+
+
+def test_published_differences_stand_below_and_are_marked_as_quoted(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"extra": {"task": ("wsc", "rte")}, "seeds": SEEDS}
+    sweep = ConfirmedSweep(model="opt-2.7b", **options)
+    table = differences_by_task(load_study([sweep.write(tmp_path / "a")]))
+    assert table is not None
+    quoted = table.frame.iloc[-1]
+    assert (quoted["arm"], quoted["wsc"]) == ("KerZOO", 2.9)
+    assert quoted["source"].startswith("quoted, unverified: Mi et al. 2025")
+    assert "+2.9" in to_markdown(table, "Differences")
+    other = differences_by_task(load_study([ConfirmedSweep(**options).write(tmp_path / "b")]))
+    assert other is not None
+    assert set(other.frame["source"]) == {""}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confirmed_records import write_confirmed
 from records_factory import EPSILON, LEARNING_RATE, RUNGS, SimulatedSweep
 
 from analysis.load import load_study
@@ -196,6 +197,16 @@ def test_too_few_trials_or_no_spread_have_no_importance(tmp_path: Path) -> None:
         assert importances(study).empty
         assert importance(study) is None
         assert importance_of_factors(study) is None
+
+
+def test_confirmed_trials_are_explained_at_their_end_with_seeds(tmp_path: Path) -> None:
+    study = load_study([write_confirmed(tmp_path)])
+    frame = importances(study)
+    assert set(frame["block"]) == {"confirmed"}
+    assert set(frame["outcome"]) == {"final dev loss"}
+    assert set(frame["method"]) == {EXACT}
+    assert {"arm", "seed", "arm × seed"} <= set(frame["effect"])
+    assert frame.loc[frame["effect"] != "dummy", "value"].sum() == pytest.approx(1)
 
 
 def test_the_bars_say_in_words_what_they_show(tmp_path: Path) -> None:
