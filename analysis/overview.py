@@ -183,7 +183,7 @@ class _Writer:
             reached = {"reached": standing.reached, "runs": standing.runs}
             shown = say("table.not_reached", **reached) if standing.is_kernel else MISSING
         elif not standing.is_baseline and base > 0:
-            shown += f" ({say('table.times', ratio=f'{target.mean / base:.2f}')})"
+            shown = say("table.relative", time=shown, ratio=f"{target.mean / base:.2f}")
         return Row(
             arm=standing.arm,
             tags=tags,

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,9 @@ from analysis.writers import write_table
 
 EXHIBITS = (comparison, scores, trials, tables, figures)
 """The modules whose import registers the exhibits."""
+
+FIRST = ("confirmed_comparison", "best_at_final_rung", "best_at_first_rung", "curves")
+"""Exhibits that stand before the others of their section."""
 
 ODD_RECORDS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What an exhibit fails with on records that nobody thought of; the others are shown all the same,
@@ -152,14 +155,21 @@ def _show_sections(
             return None
 
     for key in SECTIONS:
-        shown_tables = [show(_show_table, e) for e in TABLES.values() if e.section == key]
-        shown_figures = [show(_show_figure, e) for e in FIGURES.values() if e.section == key]
+        shown_tables = [show(_show_table, e) for e in _list_exhibits(TABLES, key)]
+        shown_figures = [show(_show_figure, e) for e in _list_exhibits(FIGURES, key)]
         yield Section(
             key,
             words.say(f"sections.{key}"),
             [shown for shown in shown_tables if shown],
             [shown for shown in shown_figures if shown],
         )
+
+
+def _list_exhibits(registered: Mapping[str, Exhibit[Shown]], section: str) -> list[Exhibit[Shown]]:
+    """The exhibits of a section, those of FIRST first, the others as they were registered."""
+    chosen = [exhibit for exhibit in registered.values() if exhibit.section == section]
+    order = {name: place for place, name in enumerate(FIRST)}
+    return sorted(chosen, key=lambda exhibit: order.get(exhibit.name, len(order)))
 
 
 def _show_table(exhibit: Exhibit[Table], study: Study, out: Path) -> ShownTable | None:

@@ -21,7 +21,7 @@ Kind = Literal["finish", "confirm", "more", "none"]
 
 CONFIRM_SEEDS = 5
 OPEN = ("planned", "running", "interrupted")
-_REPLACED = ("name", "phase", "scheduler", "space", "plan_only", "fresh")
+_REPLACED = ("name", "phase", "scheduler", "search", "space", "plan_only", "fresh")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,8 @@ def _write_command(sweep: Results, cells: pd.DataFrame, seeds: list[int], kind: 
     name = sweep.name if kind == "more" else f"{sweep.name}_confirm"
     swept = {key for block in blocks.values() for key in block}
     kept = [o for o in overrides if _key_of(str(o)) not in {*_REPLACED, *swept}]
-    arguments = [*kept, f"name={name}", "phase=confirm", "scheduler=fifo", "~space"]
+    fixed = ["phase=confirm", "scheduler=fifo", "search=grid", "~space"]
+    arguments = [*kept, f"name={name}", *fixed]
     return shlex.join(["python", "sweep.py", *map(str, arguments), f"+space=[{space}]"])
 
 

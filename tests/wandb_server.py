@@ -10,9 +10,19 @@ import json
 import re
 import threading
 import time
+import urllib.parse
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+_ARTIFACT_OPERATIONS = (
+    "ArtifactType",
+    "CreateArtifact",
+    "CreateArtifactFiles",
+    "CreateArtifactManifest",
+    "UpdateArtifactManifest",
+    "CommitArtifact",
+)
 
 
 class WandbServer:
@@ -22,6 +32,8 @@ class WandbServer:
         requests: Operation names and paths, in order.
         history: Each run's logged rows, in the order in which they came.
         runs: What each run was started with.
+        uploads: Path → content of the files of artifacts.
+        committed: The artifacts whose files have all come.
         status: Answer everything with this HTTP status, if not 200.
         delay_s: Before each answer.
     """
@@ -33,6 +45,8 @@ class WandbServer:
         self.history: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.runs: dict[str, dict[str, Any]] = {}
         self.summaries: dict[str, dict[str, Any]] = {}
+        self.uploads: dict[str, bytes] = {}
+        self.committed: list[str] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,7 +60,9 @@ class WandbServer:
                 self.answer(server.respond(self.path, json.loads(body or b"{}")))
 
             def do_PUT(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if self.path.startswith("/artifact/"):
+                    server.uploads[urllib.parse.unquote(self.path[10:])] = content
                 self.answer({})
 
             def answer(self, values: dict[str, Any]) -> None:
@@ -117,11 +133,48 @@ class WandbServer:
             files = [{"name": n, "uploadUrl": f"{self.url}/upload"} for n in variables["files"]]
             created = {"runID": variables["run"], "uploadHeaders": [], "files": files}
             return {"createRunFiles": created}
+        if operation in _ARTIFACT_OPERATIONS:
+            return self._artifact(operation, variables)
         if operation == "Viewer":
             viewer = {"id": "u", "entity": "team", "username": "u", "flags": "{}", "email": ""}
             teams = {"edges": []}
             return {"viewer": {**viewer, "teams": teams}}
         return {"serverInfo": {"features": [], "cliVersionInfo": None}}
+
+    def _artifact(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """What the client asks while it logs an artifact: it is new, and takes every file."""
+        if operation == "ArtifactType":
+            return {"project": {"artifact": None}}
+        if operation == "CreateArtifact":
+            name = variables["input"]["artifactCollectionName"]
+            artifact = {
+                "id": name,
+                "state": "PENDING",
+                "artifactSequence": {"latestArtifact": None},
+            }
+            return {"createArtifact": {"artifact": artifact}}
+        if operation == "CreateArtifactFiles":
+            specs = variables["input"]["artifactFiles"]
+            edges = [
+                {
+                    "node": {
+                        "storagePath": spec["name"],
+                        "uploadUrl": f"{self.url}/artifact/{urllib.parse.quote(spec['name'])}",
+                        "uploadHeaders": [],
+                        "uploadMultipartUrls": None,
+                        "artifact": {"id": spec["artifactID"]},
+                    }
+                }
+                for spec in specs
+            ]
+            return {"createArtifactFiles": {"files": {"edges": edges}}}
+        if operation == "CommitArtifact":
+            self.committed.append(variables["artifactID"])
+            return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": "d"}}}
+        url = f"{self.url}/artifact/{variables.get('name', 'manifest')}"
+        file = {"id": "m", "uploadUrl": url, "uploadHeaders": []}
+        key = operation[:1].lower() + operation[1:]
+        return {key: {"artifactManifest": {"id": "m", "file": file}}}
 
     def _resume(self, run: str) -> dict[str, Any]:
         project = {"id": "p", "name": "kerzoo", "entity": {"id": "e", "name": "team"}}

@@ -12,6 +12,7 @@ from wandb_server import WandbServer
 
 from kerzoo.records import TrialSpec
 from sweeps.plan import Plan, make_plan
+from sweeps.sync import send_report
 from sweeps.tracking.offline import read_history
 from sweeps.tracking.process import WandbProcess
 
@@ -93,6 +94,24 @@ def test_a_resumed_trial_goes_on_with_its_run_without_a_lost_or_doubled_point(
         started = server.runs[spec.trial_id]
         assert (started["groupName"], started["jobType"]) == ("quickstart", "screen")
         assert files_with(plan.folder, KEY) == []
+
+
+def test_the_report_and_its_tables_are_sent_as_an_artifact(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {"report.html": b"<p>", "report.json": b"{}", "tables/trials.csv": b"a"}
+    for name, content in contents.items():
+        path = plan.folder / "report" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    with WandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        told: list[str] = []
+        send_report(plan.folder, told.append)
+        assert told == []
+        assert server.runs["report-quickstart"]["jobType"] == "report"
+        assert server.committed == ["report-quickstart"]
+        assert contents.items() <= server.uploads.items()
 
 
 @pytest.mark.parametrize("kind", ["refusing", "not there"])

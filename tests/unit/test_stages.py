@@ -1,0 +1,51 @@
+"""The command of the next stage is one that the sweep itself understands."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from analysis.decision import decide
+from analysis.load import load_study
+from analysis.stages import plan_next
+from sweeps.plan import make_plan
+
+
+@pytest.mark.slow
+def test_the_command_that_confirms_plans_the_best_cells_on_fresh_seeds(tmp_path: Path) -> None:
+    overrides = ["+sweep=quickstart", "model=opt-tiny", f"results_dir={tmp_path}"]
+    plan = make_plan([*overrides, "report.language=ja"], "python sweep.py +sweep=quickstart")
+    plan.write()
+    plan.create_trials()
+    for place, spec in enumerate(plan.specs):
+        writer = plan.trial_folder(spec.trial_id).begin_attempt()
+        facts = {"arm": spec.arm, "kernel": "x", "seed": 0, "diverged": False}
+        for rung in (0, *spec.rungs):
+            loss = 0.7 - 0.001 * place * rung / 144
+            counts = {"step": rung // 2, "rung": rung, "forward_passes": rung, "dev_loss": loss}
+            writer.append_row({**facts, **counts, "device_time_s": 1.0 * rung, "eval_time_s": 0.0})
+        plan.trial_folder(spec.trial_id).update(status="finished")
+    study = load_study([plan.folder])
+    assert study.sweeps[0].plan["config"]["report"] == {"language": "ja"}
+    decisions = decide(study)
+    (stage,) = plan_next(study, decisions)
+    assert (stage.kind, stage.arms, stage.trials, stage.seconds) == ("confirm", 3, 15, 15 * 144.0)
+    python, script, *typed = shlex.split(stage.command)
+    assert (python, script) == ("python", "sweep.py")
+    confirmed = make_plan(typed, stage.command)
+    assert confirmed.folder == tmp_path / "quickstart_confirm"
+    assert confirmed.sweep.phase == "confirm"
+    assert len(confirmed.specs) == 15
+    chosen = {
+        (standing.arm, cell["learning_rate"], cell["perturbation_scale"])
+        for standing in decisions[0].group.standings
+        for cell in study.cells[study.cells["setting"].isin(standing.settings)].to_dict("records")
+    }
+    planned = {
+        (s.arm, s.config["training"]["learning_rate"], s.config["training"]["perturbation_scale"])
+        for s in confirmed.specs
+    }
+    assert planned == chosen
+    assert {s.config["training"]["seed"] for s in confirmed.specs} == {1, 2, 3, 4, 5}
