@@ -16,7 +16,7 @@ import jinja2
 import matplotlib as mpl
 from markupsafe import Markup
 
-from analysis import comparison, figures, scores, tables, trials
+from analysis import comparison, figures, scores, standings_shown, tables, trials
 from analysis.decision import decide
 from analysis.formats import is_missing
 from analysis.language import LANGUAGES, Language, load_language
@@ -30,10 +30,16 @@ from analysis.style import SETTINGS, fix_layout, save_pdf, save_png, to_inline_s
 from analysis.summary import describe_stages, list_cautions, list_costs
 from analysis.writers import write_table
 
-EXHIBITS = (comparison, scores, trials, tables, figures)
+EXHIBITS = (comparison, standings_shown, scores, trials, tables, figures)
 """The modules whose import registers the exhibits."""
 
-FIRST = ("confirmed_comparison", "best_at_final_rung", "best_at_first_rung", "curves")
+FIRST = (
+    "time_and_score",
+    "confirmed_comparison",
+    "best_at_final_rung",
+    "best_at_first_rung",
+    "curves",
+)
 """Exhibits that stand before the others of their section."""
 
 ODD_RECORDS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
