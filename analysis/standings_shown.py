@@ -17,7 +17,7 @@ from analysis.style import INK, MUTED, RULE, colors_of, new_figure, stem
 MAX_PANELS = 6
 NOTE = (
     "Of each arm the cell that dev loss chose, means over seeds and tasks. Intervals of 95 % are "
-    "over seeds; of a single seed over the judged examples, which tells nothing of other seeds. The "
+    "over seeds; of a single seed over the judged examples, which says nothing of other seeds. The "
     "time to the target is that to the highest dev loss with which a run of the baseline ended."
 )
 
