@@ -33,9 +33,10 @@ def plan_of(*overrides: str) -> Plan:
     return make_plan(["+sweep=quickstart", *TRIAL, *overrides], "python sweep.py")
 
 
-def test_zeroth_order_uses_every_number_of_the_training_options_but_the_rungs() -> None:
+def test_zeroth_order_uses_every_number_of_the_training_options_that_can_change_a_result() -> None:
     names = {field.name for field in dataclasses.fields(TrainingOptions)}
-    assert ZerothOrder.numbers | {"rungs", "threads", "device", "micro_batch"} == names
+    others = {"rungs", "threads", "device", "micro_batch", "noise_memory_gib"}
+    assert ZerothOrder.numbers | others == names
 
 
 @pytest.mark.parametrize(
