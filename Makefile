@@ -8,9 +8,9 @@ PYTHON ?= $(shell python3.11 -V >/dev/null 2>&1 && echo python3.11 || echo pytho
 # To change it later: make clean, then the target again.
 TORCH ?= torch==2.13.0
 
-# Processes that share the tests, file by file; the end-to-end tests, first, are one of the files.
+# Processes that share the tests, file by file in their order: the end-to-end tests come first.
 WORKERS ?= 2
-SHARED := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
 RUN := $(VENV)/bin/python

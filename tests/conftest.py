@@ -23,14 +23,6 @@ hypothesis.settings.load_profile("kerzoo")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the markers
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares fixtures: the tests of a file, and all end-to-end tests."""
-    for item in items:
-        folder, file = item.path.parent.name, item.path.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "e2e" else file))
-
-
 @pytest.fixture(scope="session")
 def project_root() -> Path:
     """The folder that holds sweep.py, the Makefile and the packages."""
