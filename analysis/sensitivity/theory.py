@@ -19,7 +19,6 @@ from scipy import stats
 from analysis.formats import (
     format_change,
     format_count,
-    format_level,
     format_loss,
     format_number,
     format_range,
@@ -288,9 +287,10 @@ def _panel(study: Study, frame: pd.DataFrame, context: str) -> Panel:
         said.append(f"{arm} predicted {format_number(x)}, measured {format_number(y)}")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    ticks = sorted({1.0, *frame["predicted_ratio"]})
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: format_level(value))
-        axis.set_minor_formatter(lambda value, _: "")
+        axis.set_ticks(ticks, [format_number(tick) for tick in ticks])
+        axis.set_ticks([], minor=True)
     axes.set_xlabel(f"Predicted ratio to {study.baselines[0]}")
     axes.set_ylabel("Measured ratio")
     title = "Mean squared projected gradient"
