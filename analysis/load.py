@@ -49,6 +49,9 @@ MEASURED = (
 )
 NO_TUNING = "none"
 """The tuning of trials that leave the model as it is."""
+LARGEST = 1e150
+"""A measured number above this is as good as infinite: sums of its squares would be."""
+
 OUTCOMES = ("dev_loss", "score", "dev_auc")
 
 
@@ -327,9 +330,9 @@ def _unify_score(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def _numeric(values: pd.Series) -> pd.Series:
-    """Values as floats; what is no finite number is missing."""
+    """Values as floats; what is no number, or so large that its square is none, is missing."""
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    return numbers.where(numbers.abs() < float("inf"))
+    return numbers.where(numbers.abs() < LARGEST)
 
 
 def _measure(rows: pd.DataFrame) -> pd.DataFrame:

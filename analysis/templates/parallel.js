@@ -71,6 +71,7 @@ function drawParallel(explorer) {
       path.style.stroke = colors[arm] || "var(--ink)";
       return path;
     }));
+    drawing.classList.toggle("dense", rows.length > 300);
     drawing.setAttribute("aria-label", say("parallel_text", { shown: rows.length }));
   };
   explorer.listeners.push(update);

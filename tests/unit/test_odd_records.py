@@ -30,21 +30,15 @@ def records_of(folder: Path) -> list[Path]:
     return sorted((folder / "trials").glob("*/records.jsonl"))
 
 
-def rewrite_rows(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    for path in records_of(folder):
-        rows = [change(json.loads(line)) for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def rewrite_rows(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    rows = [change(json.loads(line)) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def rename_arm(folder: Path, name: str) -> None:
     old, new = json.dumps("kerzoo_paper")[1:-1], json.dumps(name)[1:-1]
     for path in [folder / "plan.json", *folder.glob("trials/*/*")]:
         path.write_text(path.read_text().replace(f'"{old}"', f'"{new}"'))
-
-
-def truncate(folder: Path) -> None:
-    for place, path in enumerate(records_of(folder)):
-        path.write_bytes(path.read_bytes()[: 900 * place + 7])
 
 
 def keep_only_step_0(folder: Path) -> None:
@@ -64,27 +58,24 @@ def put_strange_values_into_the_plan(folder: Path) -> None:
     (folder / "plan.json").write_text(json.dumps(plan | strange))
 
 
-def damage_every_trial_json(folder: Path) -> None:
-    for path in (folder / "trials").glob("*/trial.json"):
-        path.write_text("[1, 2")
-
-
-def write_values_as_text(folder: Path) -> None:
-    rewrite_rows(folder, lambda row: {k: v if k == "step" else str(v) for k, v in row.items()})
-
-
-def drop_all_values(folder: Path) -> None:
-    rewrite_rows(folder, lambda row: {k: v if k == "step" else None for k, v in row.items()})
+def damage_each_trial_in_its_own_way(folder: Path) -> None:
+    torn, binary, foreign, words, nothing, huge, undescribed, gone = records_of(folder)
+    torn.write_bytes(torn.read_bytes()[:-30])
+    binary.write_bytes(b"\xff\xfe\x00\n" + binary.read_bytes())
+    foreign.write_text('{"step": 0}\n[1]\n{"step": "one"}\n{"step": 4, "rung": {}, "seed": []}\n')
+    rewrite_rows(words, lambda row: {k: v if k == "step" else str(v) for k, v in row.items()})
+    rewrite_rows(nothing, lambda row: {k: v if k == "step" else None for k, v in row.items()})
+    rewrite_rows(huge, lambda row: row | {"dev_loss": 1e308, "device_time_s": 1e300})
+    undescribed.with_name("trial.json").write_text("[1, 2")
+    gone.unlink()
+    gone.mkdir()
 
 
 READABLE = [
-    truncate,
     keep_only_step_0,
     make_foreign,
     put_strange_values_into_the_plan,
-    damage_every_trial_json,
-    write_values_as_text,
-    drop_all_values,
+    damage_each_trial_in_its_own_way,
 ]
 
 
@@ -93,7 +84,7 @@ READABLE = [
 def test_odd_records_have_a_report(
     tmp_path: Path, change: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = small().write(tmp_path)
+    folder = small(learning_rates=(0.001, 0.003, 0.01, 0.03)).write(tmp_path)
     change(folder)
     assert main([str(folder)]) == 0, capsys.readouterr().err
     assert "left out, as these records" not in (folder / "report" / "report.html").read_text()
@@ -150,6 +141,7 @@ def test_an_exhibit_that_fails_is_named_and_the_others_are_shown(
 
     broken = registry.Exhibit("broken", "best", "A table of surprises", fail)
     monkeypatch.setattr(report, "TABLES", {"broken": broken, **registry.TABLES})
+    monkeypatch.setattr(report, "FIGURES", {})
     page = build_report([small().write(tmp_path)]).read_text()
     assert "A table of surprises: left out" in page
     assert 'id="table-best_at_final_rung"' in page
