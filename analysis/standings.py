@@ -96,7 +96,7 @@ class Group:
 
 
 def list_standings(study: Study) -> list[Group]:
-    """The groups of a study, in its order; those without a finished trial are missing."""
+    """The groups of a study, confirmed ones first; those without a finished trial are missing."""
     chosen = choose_scores(study)
     if chosen.empty:
         return []
@@ -107,7 +107,7 @@ def list_standings(study: Study) -> list[Group]:
         standings = tuple(_stand(mine[mine["arm"] == arm], study) for arm in arms)
         sweep, phase, model, tuning = ("" if pd.isna(name) else str(name) for name in key)
         groups.append(Group(sweep, phase, model, tuning, standings))
-    return groups
+    return sorted(groups, key=lambda group: group.phase != "confirm")
 
 
 def _stand_beside(runs: pd.DataFrame) -> pd.DataFrame:

@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=1000)
     options = parser.parse_args()
     page = options.folder / "report" / "report.html"
+    if not page.is_file():
+        raise SystemExit(f"no report there: {page}; python -m analysis {options.folder} writes it")
     take_picture(page, options.out, options.width, options.height)
     print(options.out)
 

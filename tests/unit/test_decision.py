@@ -78,6 +78,13 @@ def test_an_open_question_keeps_the_baseline_and_says_how_many_seeds_would_answe
     assert "name=simulated " in stage.command
 
 
+def test_what_was_confirmed_stands_before_what_was_screened(tmp_path: Path) -> None:
+    folders = [
+        SimulatedSweep(name=phase, phase=phase).write(tmp_path) for phase in ("screen", "confirm")
+    ]
+    assert [d.group.phase for d in decide(load_study(folders))] == ["confirm", "screen"]
+
+
 def test_one_arm_alone_is_compared_with_nothing(tmp_path: Path) -> None:
     (decision,) = decide(load(tmp_path, arms=("kerzoo_paper",)))
     assert (decision.state, decision.arm) == ("alone", "kerzoo_paper")
