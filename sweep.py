@@ -12,8 +12,17 @@ from rich.console import Console
 
 from sweeps.compose import ConfigError, list_sweeps
 from sweeps.mirror import fetch_missing
-from sweeps.plan import Plan, archive, check_same_study, make_plan, recall_preparation
-from sweeps.runner import check_devices, only_driver, run_plan
+from sweeps.phases import run_phases
+from sweeps.plan import (
+    Plan,
+    archive,
+    check_same_study,
+    make_plan,
+    recall_choice,
+    recall_preparation,
+)
+from sweeps.reuse import take_over
+from sweeps.runner import check_devices, only_driver
 from sweeps.sync import send_report
 from sweeps.tables import print_plan, print_results
 
@@ -38,7 +47,8 @@ bandwidth, perturbation, tuning, training, search, scheduler, cluster, tracking.
   training.forward_passes=144       a trial's whole budget
   model.path=DIR  task.data_dir=DIR a local Hugging Face folder, local data files
   scheduler=fifo                    no early stopping
-  phase=confirm                     and the test split read once, at the checkpoint that dev chose
+  phase=both                        then confirm each arm's best cell, with fresh seeds, to its end
+  phase=confirm                     every cell that way; test is read once, at dev's checkpoint
   data_root=DIR                     local data of several tasks: DIR/SST-2, DIR/RTE, ...
   tracking=none  tracking.mode=online
   tracking=tensorboard              event files in results/NAME/tensorboard
@@ -46,6 +56,7 @@ bandwidth, perturbation, tuning, training, search, scheduler, cluster, tracking.
   mirror=s3://bucket/folder         copy ended trials there; a resume fetches what is missing
   cluster.num_cpus=2                CPUs that Ray may use; cluster=auto joins a running cluster
   report.language=ja                a report whose first page is in Japanese
+  reuse=auto                        take over what other sweeps have finished; or a folder of them
   name=NAME  fresh=true             another results folder; archive the old results first
 
 While it runs: python -m sweeps.status results/NAME --follow, in another terminal.
@@ -74,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = make_plan(overrides, shlex.join(["python", "sweep.py", *overrides]))
         if not plan.sweep.fresh:
             check_same_study(plan)
+        recall_choice(plan)
         recall_preparation(plan)
         print_plan(plan, console)
         if plan.sweep.plan_only:
@@ -107,8 +119,9 @@ def execute(plan: Plan, console: Console) -> int:
     with only_driver(plan.folder):
         plan.write()
         fetch_missing(plan)
+        take_over(plan)
         plan.create_trials()
-        return run_plan(plan, console)
+        return run_phases(plan, console)
 
 
 def report(plan: Plan, console: Console) -> None:

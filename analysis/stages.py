@@ -21,7 +21,11 @@ Kind = Literal["finish", "confirm", "more", "none"]
 
 CONFIRM_SEEDS = 5
 OPEN = ("planned", "running", "interrupted")
-_REPLACED = ("name", "phase", "scheduler", "search", "space", "plan_only", "fresh")
+_REPLACED = frozenset(
+    {"confirm", "exclude", "fresh", "name", "phase", "plan_only"}
+    | {"reuse", "scheduler", "search", "seeds", "space"}
+)
+"""First parts of the overrides that a next stage has of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,10 +158,17 @@ def _write_command(sweep: Results, cells: pd.DataFrame, seeds: list[int], kind: 
     space = ",".join(_in_hydra(block) for block in blocks.values())
     name = sweep.name if kind == "more" else f"{sweep.name}_confirm"
     swept = {key for block in blocks.values() for key in block}
-    kept = [o for o in overrides if _key_of(str(o)) not in {*_REPLACED, *swept}]
-    fixed = ["phase=confirm", "scheduler=fifo", "search=grid", "~space"]
-    arguments = [*kept, f"name={name}", *fixed]
+    typed = {str(o): _key_of(str(o)) for o in overrides}
+    kept = [o for o, k in typed.items() if k not in swept and k.split(".")[0] not in _REPLACED]
+    arguments = [*kept, f"name={name}", "phase=confirm", "scheduler=fifo", "search=grid"]
+    arguments += [*_undo(sweep.plan), "~space"]
     return shlex.join(["python", "sweep.py", *map(str, arguments), f"+space=[{space}]"])
+
+
+def _undo(plan: Mapping[str, Any]) -> list[str]:
+    """Overrides that undo what a sweep has beside its space."""
+    config = plan.get("config") or {}
+    return [f"{key}=null" for key in ("seeds", "exclude") if config.get(key) is not None]
 
 
 def _key_of(override: str) -> str:

@@ -62,6 +62,7 @@ class Composed:
                 "tracking": schema.TrackingOptions,
                 "failures": schema.FailureOptions,
                 "budget": schema.BudgetOptions,
+                "confirm": schema.ConfirmOptions,
                 "notify": schema.NotifyOptions,
                 "report": schema.ReportOptions,
                 "margins": schema.MarginOptions,

@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kerzoo.options import NUMBERS, TrialOptions
@@ -158,6 +158,13 @@ def kind_of(options: TrialOptions) -> tuple[Any, ...]:
 def stratum_of(options: TrialOptions) -> str:
     """Trials that differ in it are never compared when some are stopped early."""
     return " · ".join([options.model.name, options.task.name, str(options.tuning)])
+
+
+def strata_of(trials: Mapping[str, TrialOptions]) -> dict[str, str]:
+    """Each trial's stratum."""
+    examples = {kind_of(options): options for options in trials.values()}
+    strata = {kind: stratum_of(options) for kind, options in examples.items()}
+    return {trial: strata[kind_of(options)] for trial, options in trials.items()}
 
 
 @functools.cache

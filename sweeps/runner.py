@@ -29,7 +29,7 @@ from sweeps.compose import ConfigError
 from sweeps.cost import stratum_of
 from sweeps.ledger import Ledger
 from sweeps.observers import Observers
-from sweeps.plan import Plan, summarise
+from sweeps.plan import Plan, price, summarise
 from sweeps.progress import Display, format_duration, label_cell
 from sweeps.resources import (
     cluster_nodes,
@@ -167,8 +167,7 @@ def prepare(plan: Plan, console: Console) -> int:
     if result.returncode:
         return result.returncode if result.returncode in (2, 130) else 1
     times = json.loads(result.stdout.splitlines()[-1])
-    costs = summarise(plan.options, plan.specs, plan.sweep, times["forward_pass_s"])
-    plan.write(preparation=times, cost=costs)
+    plan.write(preparation=times, **price(plan.whole or plan, times["forward_pass_s"]))
     kinds = {stratum_of(options) for options in plan.options}
     average = " on average" if len(kinds) > 1 else ""
     console.print(

@@ -240,6 +240,27 @@ class MarginOptions:
 
 
 @dataclasses.dataclass
+class ConfirmOptions:
+    """The second half of `phase=both`.
+
+    Args:
+        seeds: Values of training.seed that the screen does not have: a list, or n for 1000 … 999 +
+            n. Five are the least that arms should be compared by.
+    """
+
+    seeds: Any = 5
+
+    def __post_init__(self) -> None:
+        if not self.seed_list:
+            raise ValueError("confirm.seeds must be a number of seeds or a list, got null")
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds; far from those that screens have, and the same for every sweep."""
+        return read_seeds("confirm.seeds", self.seeds, first=1000)
+
+
+@dataclasses.dataclass
 class SweepConfig:
     """A composed sweep. Groups with a `_target_` are plain dicts that `kerzoo.build` reads.
 
@@ -257,10 +278,15 @@ class SweepConfig:
         exclude: Partial cells, each a mapping from swept keys to a value, a list of values or a
             range; a cell that one of them matches in every key is left out.
         baseline: The arm that others are compared with.
+        reuse: Where finished trials of other sweeps are looked for, which are then taken over and
+            not run: "auto" for all results folders in `results_dir`; or a results folder, a folder
+            of such folders, or a list of them. None to run every trial.
         plan_only: Print the plan and its cost; start nothing.
         fresh: Archive the old results of this name first.
-        phase: "screen", or "confirm": no trial is stopped, and each reads the test split once,
-            at the checkpoint that dev chose.
+        phase: "screen"; or "confirm": no trial is stopped, and each reads the test split once,
+            at the checkpoint that dev chose; or "both": a screen, after which each arm's best
+            cell by dev is confirmed.
+        confirm: With which seeds "both" confirms.
         data_root: Folder in which each task's public files have a folder of their usual name
             (SST-2, RTE, MultiRC, …); for tasks whose `data_dir` is null. None for no such folder.
         notify: Whom to tell of the end and of trouble.
@@ -291,6 +317,7 @@ class SweepConfig:
     tracking: TrackingOptions = dataclasses.field(default_factory=lambda: TrackingOptions("none"))
     failures: FailureOptions = dataclasses.field(default_factory=FailureOptions)
     budget: BudgetOptions = dataclasses.field(default_factory=BudgetOptions)
+    confirm: ConfirmOptions = dataclasses.field(default_factory=ConfirmOptions)
     notify: NotifyOptions = dataclasses.field(default_factory=NotifyOptions)
     report: ReportOptions = dataclasses.field(default_factory=ReportOptions)
     margins: MarginOptions = dataclasses.field(default_factory=MarginOptions)
@@ -304,6 +331,7 @@ class SweepConfig:
     baseline: str = "mezo"
     phase: str = "screen"
     data_root: Optional[str] = None  # noqa: UP045
+    reuse: Any = None
     plan_only: bool = False
     fresh: bool = False
     time_budget_s: Optional[float] = None  # noqa: UP045
@@ -311,8 +339,11 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or "/" in self.name:
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
-        _check_choice("phase", self.phase, ("screen", "confirm"))
+        _check_choice("phase", self.phase, ("screen", "confirm", "both"))
         read_seeds("seeds", self.seeds)
+        named = self.reuse if isinstance(self.reuse, list) else [self.reuse]
+        if not all(isinstance(path, str) and path for path in named) and self.reuse is not None:
+            raise ValueError(f"reuse must be auto, a folder or a list of them, got {self.reuse!r}")
 
     @property
     def seed_list(self) -> list[int]:

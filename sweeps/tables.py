@@ -15,7 +15,8 @@ from kerzoo.options import TrialOptions
 from kerzoo.records import Row, score_of
 from sweeps.cost import estimate_trial
 from sweeps.plan import Plan
-from sweeps.progress import format_duration
+from sweeps.progress import format_duration, label_cell
+from sweeps.reuse import describe_reusable
 
 CELLS_SHOWN = 40
 RESULTS_SHOWN = 20
@@ -24,7 +25,7 @@ VALUES_SHOWN = 12
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Arms, cells, trials, forward passes, memory, device hours, smallest detectable effect."""
-    content, cost = plan.content, plan.content["cost"]
+    content = plan.content
     console.print(f"[bold]{plan.sweep.name}[/bold]  {plan.sweep.description}", soft_wrap=True)
     console.print(_arms(plan))
     for factor in content["factors"]:
@@ -36,13 +37,24 @@ def print_plan(plan: Plan, console: Console) -> None:
     for group in content["aliases"]:
         names = " = ".join(group)
         console.print(f"  the same up to the learning rate: {names}", soft_wrap=True)
-    effect = cost["smallest_detectable_effect"]
-    seen = "none" if effect is None else f"{effect:.1f}"
+    about = [*_describe_cost(plan), *_describe_confirmation(content), *describe_reusable(plan), ""]
+    for line in about:
+        console.print(line, soft_wrap=True)
+
+
+def _describe_cost(plan: Plan) -> list[str]:
+    """What the plan takes; of a plan of both phases the screen."""
+    content, cost = plan.content, plan.content["cost"]
     device_s = cost["device_hours"] * 3600
     expected_s = cost["device_hours_expected"] * 3600
     unit = "GPU time" if cost["device"] == "cuda" else "time of one CPU slot"
+    cells, phase = len(content["cells"]), ""
+    if "confirm" in content:
+        screened = {spec.trial_id for spec in plan.specs if spec.phase == "screen"}
+        cells = sum(cell["trial_id"] in screened for cell in content["cells"])
+        phase = "screen: "
     lines = [
-        f"{len(content['cells'])} cells, {cost['trials']} trials, at most "
+        f"{phase}{cells} cells, {cost['trials']} trials, at most "
         f"{cost['forward_passes_per_trial']:,} forward passes each, evaluated at "
         f"{', '.join(map(str, content['rungs']))}",
         f"{cost['forward_passes']:,} forward passes in all, about "
@@ -50,11 +62,31 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"at most about {cost['memory_gib_per_trial']:.1f} GiB a trial, device {cost['device']}",
         f"about {format_duration(device_s)} of {unit} in all, {format_duration(expected_s)} with "
         f"{plan.sweep.scheduler.name} ({cost['assumption']})",
-        f"smallest detectable effect: {seen} ({cost['smallest_detectable_effect_note']})",
     ]
-    for line in lines:
-        console.print(line, soft_wrap=True)
-    console.print()
+    return lines if phase else [*lines, _describe_power(cost)]
+
+
+def _describe_confirmation(content: Mapping[str, Any]) -> list[str]:
+    """What the second phase takes and can see, where there is one."""
+    section = content.get("confirm")
+    if not section or "cost" not in section:
+        return []
+    cost, seeds = section["cost"], section["seeds"]
+    chosen = [f"  {c['arm']} ({c['stratum']}): {label_cell(c['cell'])}" for c in section["chosen"]]
+    which = "the cells chosen by dev" if chosen else "each arm's best cell by dev"
+    return [
+        f"confirm: {which}, seeds {', '.join(map(str, seeds))}: {cost['trials']} trials, at most "
+        f"{cost['forward_passes']:,} forward passes, no early stopping, about "
+        f"{format_duration(cost['device_hours'] * 3600)}; test read once",
+        *chosen,
+        _describe_power(cost),
+    ]
+
+
+def _describe_power(cost: Mapping[str, Any]) -> str:
+    effect = cost["smallest_detectable_effect"]
+    seen = "none" if effect is None else f"{effect:.1f}"
+    return f"smallest detectable effect: {seen} ({cost['smallest_detectable_effect_note']})"
 
 
 def print_results(plan: Plan, console: Console) -> None:

@@ -1,7 +1,8 @@
 """The plan: the explicit list of trials, each with its identity, in the order they start."""
 
-from sweeps.plan.assembly import make_plan, summarise
+from sweeps.plan.assembly import make_plan, price, summarise
 from sweeps.plan.base import Plan
+from sweeps.plan.confirm import confirm_choice, recall_choice
 from sweeps.plan.folder import archive, check_same_study, recall_preparation
 from sweeps.plan.trials import find_aliases
 
@@ -9,8 +10,11 @@ __all__ = [
     "Plan",
     "archive",
     "check_same_study",
+    "confirm_choice",
     "find_aliases",
     "make_plan",
+    "price",
+    "recall_choice",
     "recall_preparation",
     "summarise",
 ]

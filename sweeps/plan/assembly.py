@@ -13,9 +13,15 @@ import kerzoo
 from kerzoo.options import TrialOptions
 from kerzoo.records import TrialSpec, timestamp
 from sweeps import cost, schema
-from sweeps.compose import compose, parse_overrides
+from sweeps.compose import Composed, compose, parse_overrides
 from sweeps.plan.base import Plan
-from sweeps.plan.checks import check_baseline, check_confirmation, check_gpus_per_trial
+from sweeps.plan.checks import (
+    check_baseline,
+    check_confirmation,
+    check_gpus_per_trial,
+    check_seeds_are_fresh,
+)
+from sweeps.plan.confirm import expect_confirmation
 from sweeps.plan.provenance import find_commit, find_versions
 from sweeps.plan.trials import Entry, TrialFactory, find_aliases, fingerprint, list_cell
 from sweeps.schedulers import enrol
@@ -37,21 +43,20 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         ConfigError: For anything wrong, naming the key; nothing was written.
     """
     base = compose(overrides)
-    sweep = base.sweep
-    cells = [Cell()]
-    if not single or sweep.space is not None:
-        fixed = parse_overrides(overrides)
-        cells = expand(sweep.space, fixed, sweep.search, sweep.seed_list, sweep.exclude)
-    factory = TrialFactory(base, sweep.phase)
+    sweep, cells = base.sweep, _expand(base, single)
+    phase = "screen" if single and sweep.phase == "both" else sweep.phase
+    factory = TrialFactory(base, phase)
     entries = [factory.make(cell) for cell in cells]
     specs, options = _order(entries, sweep.search.plan_seed)
-    kinds = {cost.kind_of(o): o for o in options}
-    check_gpus_per_trial(sweep.cluster.gpus_per_trial, list(kinds.values()))
-    check_confirmation(sweep, list(kinds.values()), single)
-    strata_of_kinds = {kind: cost.stratum_of(o) for kind, o in kinds.items()}
-    strata = [strata_of_kinds[cost.kind_of(o)] for o in options]
+    kinds = list({cost.kind_of(o): o for o in options}.values())
+    check_gpus_per_trial(sweep.cluster.gpus_per_trial, kinds)
+    check_confirmation(sweep, kinds, single)
+    if phase == "both":
+        check_seeds_are_fresh(sweep, factors_of(cells), options)
     if not single:
         check_baseline(sweep.baseline, {spec.arm for spec, _ in entries})
+    raced = [s for s in specs if phase != "both" or s.phase == "screen"]
+    strata = cost.strata_of(dict(zip((s.trial_id for s in specs), options, strict=True)))
     content = {
         "schema_version": SCHEMA_VERSION,
         "name": sweep.name,
@@ -67,19 +72,32 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         "commit": find_commit(),
         "method_version": kerzoo.METHOD_VERSION,
         "machine": platform.platform(),
-        "fixed": {**_fixed(list(kinds.values())), "phase": sweep.phase},
+        "fixed": {**_fixed(kinds), "phase": sweep.phase},
         "factors": factors_of(cells),
         "baseline": sweep.baseline,
         "cells": [list_cell(c, spec) for c, (spec, _) in zip(cells, entries, strict=True)],
         "aliases": find_aliases(cells, entries),
         "trials": [dict(vars(spec)) for spec in specs],
-        **enrol(sweep.scheduler, specs, strata, sweep.search.plan_seed),
+        **enrol(
+            sweep.scheduler, raced, [strata[s.trial_id] for s in raced], sweep.search.plan_seed
+        ),
         "theory": describe_kernels(specs, options),
-        "cost": summarise(options, specs, sweep),
         "preparation": {},
     }
+    if phase == "both":
+        content["confirm"] = {"seeds": sweep.confirm.seed_list, "chosen": []}
     folder = (Path(sweep.results_dir) / sweep.name).absolute()
-    return Plan(sweep, folder, specs, options, content)
+    plan = Plan(sweep, folder, specs, options, content)
+    content |= price(plan)
+    return plan
+
+
+def _expand(base: Composed, single: bool) -> list[Cell]:
+    sweep = base.sweep
+    if single and sweep.space is None:
+        return [Cell()]
+    fixed = parse_overrides(base.overrides)
+    return expand(sweep.space, fixed, sweep.search, sweep.seed_list, sweep.exclude)
 
 
 def _order(entries: Sequence[Entry], plan_seed: int) -> tuple[list[TrialSpec], list[TrialOptions]]:
@@ -90,6 +108,18 @@ def _order(entries: Sequence[Entry], plan_seed: int) -> tuple[list[TrialSpec], l
     order = sorted(chosen)
     random.Random(plan_seed).shuffle(order)
     return [chosen[trial][0] for trial in order], [chosen[trial][1] for trial in order]
+
+
+def price(plan: Plan, forward_pass_s: float | None = None) -> dict[str, Any]:
+    """The entries of plan.json about cost, from sizes or from a measured forward pass."""
+    if "confirm" not in plan.content:
+        return {"cost": summarise(plan.options, plan.specs, plan.sweep, forward_pass_s)}
+    screen, confirm = plan.part("screen"), expect_confirmation(plan)
+    then = summarise(confirm.options, confirm.specs, confirm.sweep, forward_pass_s)
+    now = then  # where no trial draws a seed there is no screen
+    if screen.specs:
+        now = summarise(screen.options, screen.specs, screen.sweep, forward_pass_s)
+    return {"cost": now, "confirm": {**plan.content["confirm"], "cost": then}}
 
 
 def summarise(

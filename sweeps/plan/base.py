@@ -10,6 +10,7 @@ from kerzoo.options import TrialOptions
 from kerzoo.records import TrialFolder, TrialSpec, write_json
 from sweeps import schema
 from sweeps.compose import ConfigError
+from sweeps.schedulers import FIFO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Plan:
         specs: The trials, in starting order.
         options: The same trials as objects.
         content: What plan.json holds.
+        whole: The plan that this one is a part of, whose content it shares; None for a whole one.
     """
 
     sweep: schema.SweepConfig
@@ -29,6 +31,16 @@ class Plan:
     specs: list[TrialSpec]
     options: list[TrialOptions]
     content: dict[str, Any]
+    whole: Plan | None = None
+
+    def part(self, phase: str) -> Plan:
+        """The trials of a phase alone; those of "confirm" under no early stopping."""
+        chosen = [(s, o) for s, o in zip(self.specs, self.options, strict=True) if s.phase == phase]
+        sweep = self.sweep
+        if phase == "confirm":
+            sweep = dataclasses.replace(sweep, scheduler=FIFO("fifo"))
+        specs, options = [s for s, _ in chosen], [o for _, o in chosen]
+        return Plan(sweep, self.folder, specs, options, self.content, whole=self)
 
     def trial_folder(self, trial: str) -> TrialFolder:
         """The folder of a trial."""
@@ -52,7 +64,7 @@ class Plan:
             ConfigError: Saying what is missing and which settings help.
         """
         models = {repr(options.model): options.model for options in self.options}
-        judged = ("test",) if self.sweep.phase == "confirm" else ()
+        judged = ("test",) if self.sweep.phase != "screen" else ()
         tasks = {
             (repr(o.task), o.method.data_splits): (o.task, (*o.method.data_splits, *judged))
             for o in self.options

@@ -35,9 +35,9 @@ def check_confirmation(
     Raises:
         ConfigError: Naming the setting that helps.
     """
-    if sweep.phase != "confirm":
+    if sweep.phase == "screen":
         return
-    if sweep.scheduler.name != "fifo" and not single:
+    if sweep.phase == "confirm" and sweep.scheduler.name != "fifo" and not single:
         raise ConfigError(
             "scheduler: phase=confirm runs every trial to its end, because a stopped one has no "
             f"test figure; set scheduler=fifo, got {sweep.scheduler.name}"
@@ -45,9 +45,31 @@ def check_confirmation(
     for task in {o.task.name: o.task for o in options}.values():
         if not task.num_test:
             raise ConfigError(
-                f"task.num_test: phase=confirm reads the test split; it must be at least 1 for "
-                f"{task.name}, got 0"
+                f"task.num_test: phase={sweep.phase} reads the test split; it must be at "
+                f"least 1 for {task.name}, got 0"
             )
+
+
+def check_seeds_are_fresh(
+    sweep: schema.SweepConfig, factors: Sequence[str], options: Sequence[TrialOptions]
+) -> None:
+    """Refuse to confirm with seeds that the screen chose by.
+
+    Raises:
+        ConfigError: Naming them.
+    """
+    screened = {o.training.seed for o in options if o.uses("seed")}
+    common = sorted(screened & set(sweep.confirm.seed_list))
+    if common:
+        raise ConfigError(
+            f"confirm.seeds: must be fresh, because the screen's chose the cells; {common} are in "
+            "both"
+        )
+    if "task.data_seed" in factors:
+        raise ConfigError(
+            "space.task.data_seed: phase=both chooses one cell for each arm, and would choose "
+            "among draws of the data; sweep it with phase=screen and phase=confirm instead"
+        )
 
 
 def check_baseline(baseline: str, arms: set[str]) -> None:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kerzoo.records import timestamp
+from kerzoo.records import ENDED, timestamp
 from sweeps.compose import ConfigError
-from sweeps.plan.assembly import summarise
+from sweeps.plan.assembly import price
 from sweeps.plan.base import Plan
 
 _EXTENDABLE = frozenset({"model", "model revision", "task", "data"})
@@ -38,6 +38,17 @@ def check_same_study(plan: Plan) -> None:
                 f"{_show(before.get(key))} and is now {_show(now)}. Choose another folder with "
                 "name=NAME, or archive the old results with fresh=true"
             )
+    for spec in plan.specs if plan.sweep.phase == "both" else ():
+        folder = plan.trial_folder(spec.trial_id)
+        if (
+            spec.phase == "confirm"
+            and folder.status in ENDED
+            and folder.read()["phase"] == "screen"
+        ):
+            raise ConfigError(
+                f"{folder.path} was screened, and has no test figure: {spec.arm} draws no seed, so "
+                "that confirming it would be the same trial. Choose name=NAME or fresh=true"
+            )
 
 
 def recall_preparation(plan: Plan) -> None:
@@ -48,8 +59,7 @@ def recall_preparation(plan: Plan) -> None:
     preparation = json.loads(path.read_text()).get("preparation") or {}
     if "forward_pass_s" in preparation:
         forward_pass_s = float(preparation["forward_pass_s"])
-        plan.content["preparation"] = preparation
-        plan.content["cost"] = summarise(plan.options, plan.specs, plan.sweep, forward_pass_s)
+        plan.content.update(preparation=preparation, **price(plan, forward_pass_s))
 
 
 def archive(folder: Path) -> Path | None:
@@ -64,7 +74,7 @@ def archive(folder: Path) -> Path | None:
 
 def _agree(key: str, before: Any, now: Any) -> bool:
     """Whether two plans may share a folder: of several models and tasks there may be fewer."""
-    if before == now:
+    if before == now or (key == "phase" and {before, now} == {"screen", "both"}):
         return True
     if key not in _EXTENDABLE or not isinstance(before, list):
         return False

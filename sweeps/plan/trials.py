@@ -41,7 +41,8 @@ class TrialFactory:
 
     Args:
         base: The sweep's configuration.
-        phase: Of the trials.
+        phase: Of the trials; "both" for a screen that is followed by a confirmation, of which
+            trials that draw no seed are a part from the beginning: others would repeat them.
     """
 
     def __init__(self, base: Composed, phase: str) -> None:
@@ -86,10 +87,15 @@ class TrialFactory:
     ) -> TrialSpec:
         overrides = [override for key, override in self._typed if key not in cell]
         overrides += [format_override(key, value) for key, value in cell.items()]
+        phase = self.phase
+        if phase == "both":
+            phase = "screen" if options.uses("seed") else "confirm"
+        if self._base.config["phase"] == "both":
+            overrides = [o for o in overrides if _key(o) != "phase"] + [f"phase={phase}"]
         return TrialSpec(
             trial_id=identity,
             arm=str(config["arm"]["name"]),
-            phase=self.phase,
+            phase=phase,
             overrides=overrides,
             choices=_name_choices(self._composer.choose(groups), options),
             config=config,

@@ -49,7 +49,7 @@ def enrol(
 
 
 def entrants_of(scheduler: Scheduler, plan: Mapping[str, Any]) -> list[Entrant]:
-    """The trials of plan.json as the scheduler sees them."""
+    """The trials of plan.json as the scheduler sees them; those without a stratum never stop."""
     strata = {trial: name for name, trials in plan["strata"].items() for trial in trials}
     controls = frozenset(plan["control_trials"])
     entrants = []
@@ -61,8 +61,8 @@ def entrants_of(scheduler: Scheduler, plan: Mapping[str, Any]) -> list[Entrant]:
                 trial=trial,
                 arm=spec["arm"],
                 rungs=rungs,
-                decided_rungs=scheduler.decided_rungs(rungs, bracket),
-                stratum=strata[trial],
+                decided_rungs=scheduler.decided_rungs(rungs, bracket) if trial in strata else (),
+                stratum=strata.get(trial, ""),
                 bracket=bracket,
                 exempt=trial in controls,
             )

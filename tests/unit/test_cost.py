@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+import analysis.statistics.power
 from kerzoo.options import TrialOptions
 from sweeps import cost
 from sweeps.compose import compose
@@ -224,3 +225,10 @@ def test_the_note_says_what_the_seeds_can_call_equivalent() -> None:
     assert found["equivalence_power"] == pytest.approx(0.0655, abs=1e-4)
     assert "equivalent within ±1 points with power 0.07" in found["smallest_detectable_effect_note"]
     assert equivalence_power(1.0, 2.0, 1) == 0.0
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 12, 40, 200])
+def test_the_plan_and_the_report_have_the_same_power_of_equivalence(num_seeds: int) -> None:
+    for sd, margin in ((2.0, 1.0), (0.5, 1.0), (1.0, 0.2)):
+        reported = analysis.statistics.power.equivalence_power(margin, sd, num_seeds)
+        assert equivalence_power(margin, sd, num_seeds) == pytest.approx(reported, abs=1e-6)

@@ -46,8 +46,8 @@ def test_a_confirmation_with_early_stopping_is_refused_with_what_helps() -> None
         plan_of("phase=confirm")
 
 
-def test_a_phase_is_screen_or_confirm() -> None:
-    with pytest.raises(ConfigError, match="phase must be one of screen, confirm; got 'test'"):
+def test_a_phase_is_screen_confirm_or_both() -> None:
+    with pytest.raises(ConfigError, match="phase must be one of screen, confirm, both; got 'test'"):
         plan_of("phase=test")
 
 
