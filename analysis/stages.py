@@ -122,10 +122,10 @@ def _repeat(
     decisions: Sequence[Decision],
     seeds: Sequence[int],
 ) -> Stage:
-    """The chosen cell of every arm on other seeds; where some have run, they stay in the plan."""
+    """The chosen cell of every arm that trains, on other seeds; those that have run stay."""
     standings = [standing for decision in decisions for standing in decision.group.standings]
     settings = [setting for standing in standings for setting in standing.settings]
-    cells = study.cells[study.cells["setting"].isin(settings)]
+    cells = study.cells[study.cells["setting"].isin(settings) & study.cells["trains"].astype(bool)]
     first = cells.drop_duplicates("setting")
     budgets = [max(rungs, default=0) for rungs in first["rungs"]]
     each = [clock.run(arm, whole) for arm, whole in zip(first["arm"], budgets, strict=True)]
@@ -134,7 +134,7 @@ def _repeat(
         kind,
         trials=len(first) * len(seeds),
         seeds=len(seeds),
-        arms=len({standing.arm for standing in standings}),
+        arms=first["arm"].nunique(),
         seconds=math.fsum(each) * len(seeds),
         command=_write_command(sweep, first, [*kept, *seeds], kind),
     )
