@@ -41,6 +41,7 @@ chaos: $(VENV)/.installed-dev  ## set up, kill, starve and stop whole sweeps; ei
 bench: $(VENV)/.installed-dev  ## set up, time steps beside MeZO's, write bench.json; twelve minutes
 	$(RUN) tests/bench/step.py
 	$(RUN) tests/bench/replay.py --tuning full --precision master --rounds 3
+	$(RUN) tests/bench/startup.py
 
 check: $(VENV)/.installed-dev  ## set up, check format, lint, types and import rules
 	$(RUN) -m ruff format --check .
