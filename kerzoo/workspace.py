@@ -264,11 +264,13 @@ def _model_fingerprint(model: Any) -> str:
 
 
 def weights_checksum(model: nn.Module) -> int:
-    """Sum of all parameters' bit patterns, mod 2⁶⁴; exact and independent of the order."""
+    """Sum of all parameters' bit patterns, taken as 64-bit words, mod 2⁶⁴; exact."""
     total = 0
     for parameter in model.parameters():
-        bits = parameter.detach().contiguous().view(torch.uint8).view(torch.int16)
-        total += int(bits.sum(dtype=torch.int64))
+        bits = parameter.detach().contiguous().flatten().view(torch.uint8)
+        bits = bits.clone() if bits.storage_offset() % 8 else bits  # words start at whole ones
+        whole = len(bits) // 8 * 8
+        total += int(bits[:whole].view(torch.int64).sum()) + int(bits[whole:].sum())
     return total % (1 << 64)
 
 
