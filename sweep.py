@@ -34,6 +34,7 @@ again resumes: ended trials are skipped, interrupted ones continue where they we
 
   python sweep.py                                      list the sweeps
   python sweep.py +sweep=quickstart                    MeZO against KerZOO, ten minutes on two cores
+  python sweep.py +sweep=pilot task=csv task.data_dir=DIR   what would your own data gain?
   python sweep.py +sweep=opt2.7b plan_only=true        show trials, cost and what they can detect
   python sweep.py +sweep=opt2.7b model=opt-tiny name=rehearsal training.forward_passes=48
 

@@ -11,10 +11,12 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from analysis.alternatives import describe_alternatives
 from analysis.decision import Decision
 from analysis.formats import (
     MISSING,
     format_change,
+    format_gib,
     format_level,
     format_loss,
     format_points,
@@ -45,6 +47,7 @@ class Row:
     target_interval: str
     target_bar: Markup
     whole: str
+    memory: str
     verdicts: list[str]
     is_chosen: bool
 
@@ -94,6 +97,7 @@ class _Writer:
         say, group = self.language.say, self.group
         label = " · ".join(dict.fromkeys([group.model, group.tuning, group.phase, group.sweep]))
         baseline = group.baseline.arm if group.baseline else ""
+        alternatives = describe_alternatives(self.decision, self.score_name, self.language)
         split = say(f"split.{self._split}")
         headings = {
             "score": say("table.score", score=capitalise(self.score_name), split=split),
@@ -104,7 +108,7 @@ class _Writer:
             headline=say(
                 f"headline.{self.decision.state}", arm=self.decision.arm, baseline=baseline
             ),
-            reasons=self._reasons(baseline),
+            reasons=[*self._reasons(baseline), *alternatives],
             caption=say("table.caption", device=self.device, score=self.score_name),
             headings=headings,
             rows=self._rows(),
@@ -195,6 +199,7 @@ class _Writer:
             target_interval=self._interval(target, self.language.duration),
             target_bar=times.draw(target),
             whole=self.language.duration(standing.seconds.mean),
+            memory=format_gib(standing.memory_gib),
             verdicts=self._verdicts(standing),
             is_chosen=is_chosen and self.decision.state in ("use", "leads"),
         )

@@ -16,8 +16,8 @@ from analysis.decision import Decision
 from analysis.load import ARM, SEED, Study, sweep_labels
 from analysis.sources import Results
 
-Kind = Literal["finish", "confirm", "more", "none"]
-"""Run the open trials; the best cells on fresh seeds; further seeds of them; nothing."""
+Kind = Literal["finish", "confirm", "more", "none", "then"]
+"""Run the open trials; the best cells on fresh seeds; further seeds; nothing; the sweep after."""
 
 CONFIRM_SEEDS = 5
 OPEN = ("planned", "running", "interrupted")
@@ -40,6 +40,9 @@ class Stage:
         seconds: Estimated device seconds, evaluation included; NaN where nothing was timed.
         money: At the plan's price of a GPU hour; NaN without one.
         command: To be typed; empty where the records do not say how they were made.
+        tuning: Of the sweep that comes after.
+        memory_gib: Of one of its trials, as planned.
+        then: The sweep that comes after this stage, where the plan names one.
     """
 
     kind: Kind
@@ -49,6 +52,9 @@ class Stage:
     seconds: float = math.nan
     money: float = math.nan
     command: str = ""
+    tuning: str = ""
+    memory_gib: float = math.nan
+    then: Stage | None = None
 
 
 def plan_next(study: Study, decisions: Sequence[Decision]) -> list[Stage]:
@@ -62,14 +68,21 @@ def plan_next(study: Study, decisions: Sequence[Decision]) -> list[Stage]:
 def _plan_sweep(study: Study, label: str, sweep: Results, decisions: list[Decision]) -> Stage:
     trials = study.trials[(study.trials["sweep"] == label) & study.trials["planned"].astype(bool)]
     clock = _Clock(study, label, sweep.plan)
+    stage = _plan_now(study, sweep, trials, clock, decisions)
+    return dataclasses.replace(stage, then=_plan_then(sweep, clock))
+
+
+def _plan_now(
+    study: Study, sweep: Results, trials: pd.DataFrame, clock: _Clock, decisions: list[Decision]
+) -> Stage:
     left = trials[trials["status"].isin(OPEN)]
     if len(left):
-        done = study.last_rows[study.last_rows["sweep"] == label].set_index("trial_id")
+        done = study.last_rows[study.last_rows["sweep"].isin(trials["sweep"])].set_index("trial_id")
         done = done["forward_passes"].reindex(left["trial_id"]).fillna(0).to_numpy()
         budgets = [max(rungs, default=0) for rungs in left["rungs"]]
         pairs = zip(left["arm"], budgets, done, strict=True)
         seconds = math.fsum(clock.run(arm, max(0, whole - at)) for arm, whole, at in pairs)
-        command = str(sweep.plan.get("command") or "")
+        command = _write_finish(sweep.plan)
         return clock.price(Stage("finish", len(left), seconds=seconds, command=command))
     screened = [d for d in decisions if d.state in ("leads", "alone")]
     if screened:
@@ -81,6 +94,24 @@ def _plan_sweep(study: Study, label: str, sweep: Results, decisions: list[Decisi
         seeds = _fresh_seeds(trials, more)
         return _repeat(study, sweep, clock, "more", unclear, seeds)
     return Stage("none")
+
+
+def _plan_then(sweep: Results, clock: _Clock) -> Stage | None:
+    """What the plan says comes after this sweep, in the time that its forward passes took here."""
+    told = sweep.plan.get("afterwards")
+    if not isinstance(told, Mapping):
+        return None
+    passes = float(told["forward_passes"]) * float(told["pass_cost"] or math.nan)
+    return clock.price(
+        Stage(
+            "then",
+            int(told["trials"]),
+            seconds=clock.run("", passes),
+            command=str(told["command"]),
+            tuning=str(told["tuning"]),
+            memory_gib=float(told["memory_gib"]),
+        )
+    )
 
 
 def _fresh_seeds(trials: pd.DataFrame, number: int = CONFIRM_SEEDS) -> list[int]:
@@ -132,7 +163,7 @@ def _repeat(
     kept = sorted({int(s) for s in cells["seed"].dropna()}) if kind == "more" else []
     stage = Stage(
         kind,
-        trials=len(first) * len(seeds),
+        trials=sum(len(seeds) if trains else 1 for trains in first["trains"]),
         seeds=len(seeds),
         arms=first["arm"].nunique(),
         seconds=math.fsum(each) * len(seeds),
@@ -159,16 +190,33 @@ def _write_command(sweep: Results, cells: pd.DataFrame, seeds: list[int], kind: 
     name = sweep.name if kind == "more" else f"{sweep.name}_confirm"
     swept = {key for block in blocks.values() for key in block}
     typed = {str(o): _key_of(str(o)) for o in overrides}
-    kept = [o for o, k in typed.items() if k not in swept and k.split(".")[0] not in _REPLACED]
+    gone = swept | set(_limits(sweep.plan))
+    kept = [o for o, k in typed.items() if k not in gone and k.split(".")[0] not in _REPLACED]
     arguments = [*kept, f"name={name}", "phase=confirm", "scheduler=fifo", "search=grid"]
     arguments += [*_undo(sweep.plan), "~space"]
     return shlex.join(["python", "sweep.py", *map(str, arguments), f"+space=[{space}]"])
 
 
 def _undo(plan: Mapping[str, Any]) -> list[str]:
-    """Overrides that undo what a sweep has beside its space."""
+    """Overrides that undo what a sweep has beside its space, its budget included."""
     config = plan.get("config") or {}
-    return [f"{key}=null" for key in ("seeds", "exclude") if config.get(key) is not None]
+    beside = [key for key in ("seeds", "exclude") if config.get(key) is not None]
+    return [f"{key}=null" for key in (*beside, *_limits(plan))]
+
+
+def _limits(plan: Mapping[str, Any]) -> list[str]:
+    """The keys of the budget that limit a sweep."""
+    budget = (plan.get("config") or {}).get("budget") or {}
+    return [f"budget.{k}" for k, v in budget.items() if k != "price_per_gpu_hour" and v is not None]
+
+
+def _write_finish(plan: Mapping[str, Any]) -> str:
+    """The sweep's own command, without the budget that may have ended it."""
+    limits, overrides = _limits(plan), plan.get("overrides")
+    if not limits or not isinstance(overrides, list) or not plan.get("command"):
+        return str(plan.get("command") or "")
+    kept = [str(o) for o in overrides if _key_of(str(o)) not in limits]
+    return shlex.join(["python", "sweep.py", *kept, *(f"{key}=null" for key in limits)])
 
 
 def _key_of(override: str) -> str:

@@ -44,6 +44,7 @@ class Standing:
         arm: Its name.
         is_baseline: Whether the others are compared with it.
         is_kernel: Whether it is a zeroth-order method, one that has a kernel.
+        trains: Whether it moves any parameter.
         settings: The chosen cell of each task, as `Study.cells` numbers them.
         tasks: On how many tasks it has a result.
         seeds: The fewest finished seeds of its cells.
@@ -52,6 +53,7 @@ class Standing:
         score: Between 0 and 1.
         seconds: Device seconds of a whole run, evaluation excluded.
         target_seconds: Device seconds to the dev loss that the baseline ends with.
+        memory_gib: Peak memory of its runs, the highest.
         reached: How many of its runs reached that loss.
         runs: Of how many.
     """
@@ -59,6 +61,7 @@ class Standing:
     arm: str
     is_baseline: bool
     is_kernel: bool
+    trains: bool
     settings: tuple[int, ...]
     tasks: int
     seeds: int
@@ -67,6 +70,7 @@ class Standing:
     score: Estimate
     seconds: Estimate
     target_seconds: Estimate
+    memory_gib: float
     reached: int
     runs: int
 
@@ -160,6 +164,7 @@ def _stand(runs: pd.DataFrame, study: Study) -> Standing:
         is_kernel=bool(
             runs["kernel"].notna().any() or (kernels.isna().all() and runs["trains"].any())
         ),
+        trains=bool(runs["trains"].any()),
         settings=tuple(dict.fromkeys(int(setting) for setting in runs["setting"])),
         tasks=len(by_task),
         seeds=min(len(mine) for mine in by_task),
@@ -168,6 +173,7 @@ def _stand(runs: pd.DataFrame, study: Study) -> Standing:
         score=_estimate_score(by_task),
         seconds=_estimate(by_task, "device_time_s"),
         target_seconds=_estimate(by_task, "target_seconds") if all_reached else Estimate(math.nan),
+        memory_gib=float(runs["peak_memory_gib"].max()),
         reached=int(reached.sum()),
         runs=len(runs),
     )

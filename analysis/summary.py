@@ -137,6 +137,7 @@ class ShownStage:
     cost: str
     spent: str
     command: str
+    then: ShownStage | None = None
 
 
 def describe_stages(
@@ -170,9 +171,20 @@ def describe_stages(
                     statuses=language.statuses(trials),
                 ),
                 stage.command,
+                _show_then(study, stage.then, device, language),
             )
         )
     return shown
+
+
+def _show_then(
+    study: Study, stage: Stage | None, device: str, language: Language
+) -> ShownStage | None:
+    if stage is None:
+        return None
+    values = {"trials": stage.trials, "tuning": stage.tuning, "gib": format_gib(stage.memory_gib)}
+    text = language.say("next.then", **values)
+    return ShownStage("", text, _tell_cost(study, stage, device, "", language), "", stage.command)
 
 
 def _tell_cost(study: Study, stage: Stage, device: str, arm: str, language: Language) -> str:

@@ -32,7 +32,14 @@ from kerzoo.records import (
     timestamp,
 )
 from kerzoo.trajectory import StepRecord, cut_steps, cut_torn_step
-from kerzoo.workspace import Bench, Stopwatch, Workspace, peak_memory_gib, synchronise
+from kerzoo.workspace import (
+    Bench,
+    Stopwatch,
+    Workspace,
+    peak_memory_gib,
+    reset_peak_memory,
+    synchronise,
+)
 
 
 def run_trial(
@@ -99,6 +106,7 @@ def _attempt(
     progress: Progress,
 ) -> Generator[Row, None, None]:
     torch.set_num_threads(options.training.threads)
+    reset_peak_memory(options.training.device)
     with workspace.open(options) as bench:
         attempt = Attempt(spec, options, writer, workspace, bench, progress)
         yield from attempt.rows()

@@ -12,9 +12,11 @@ import dataclasses
 import functools
 import gc
 import json
+import re
 import resource
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -274,10 +276,26 @@ def weights_checksum(model: nn.Module) -> int:
     return total % (1 << 64)
 
 
+def reset_peak_memory(device: str) -> None:
+    """Begin a new peak, so that a trial is not charged with those before it in its process.
+
+    On a CPU only Linux can; elsewhere the peak remains that of the process.
+    """
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_gib(device: str) -> float:
-    """Peak device memory of this process, or its peak resident memory on a CPU, in GiB."""
+    """Peak device memory since the last reset, or peak resident memory on a CPU, in GiB."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / GIB
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1]) * 1024 / GIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 

@@ -281,6 +281,7 @@ class SweepConfig:
         reuse: Where finished trials of other sweeps are looked for, which are then taken over and
             not run: "auto" for all results folders in `results_dir`; or a results folder, a folder
             of such folders, or a list of them. None to run every trial.
+        afterwards: The sweep whose price the report names as what follows; None for none.
         plan_only: Print the plan and its cost; start nothing.
         fresh: Archive the old results of this name first.
         phase: "screen"; or "confirm": no trial is stopped, and each reads the test split once,
@@ -332,6 +333,7 @@ class SweepConfig:
     phase: str = "screen"
     data_root: Optional[str] = None  # noqa: UP045
     reuse: Any = None
+    afterwards: Optional[str] = None  # noqa: UP045
     plan_only: bool = False
     fresh: bool = False
     time_budget_s: Optional[float] = None  # noqa: UP045

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import random
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ from sweeps.space import Cell, expand, factors_of
 from sweeps.theory import describe_kernels
 
 SCHEMA_VERSION = 1
+
+_OF_ONE_SWEEP = frozenset(
+    {"afterwards", "budget", "confirm", "exclude", "fresh", "name", "phase", "plan_only", "reuse"}
+    | {"scheduler", "search", "seeds", "space", "sweep", "time_budget_s", "tuning"}
+    | {"training.learning_rate", "training.perturbation_scale"}
+)
+"""Overrides, or their first parts, that the sweep which follows does not take over."""
 
 
 def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> Plan:
@@ -86,10 +94,42 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
     }
     if phase == "both":
         content["confirm"] = {"seeds": sweep.confirm.seed_list, "chosen": []}
-    folder = (Path(sweep.results_dir) / sweep.name).absolute()
-    plan = Plan(sweep, folder, specs, options, content)
+    plan = Plan(sweep, (Path(sweep.results_dir) / sweep.name).absolute(), specs, options, content)
     content |= price(plan)
+    content |= {} if single else _price_next(base, content["cost"])
     return plan
+
+
+def _price_next(base: Composed, cost_now: dict[str, Any]) -> dict[str, Any]:
+    """What follows a sweep: the same model, task and other overrides under another sweep's space.
+
+    Returns:
+        Nothing if nothing follows, else as "afterwards" its `sweep, tuning, trials, command`; the
+        forward passes that it is expected to take; what one of them costs in those of this sweep,
+        both from sizes; and the memory of a trial.
+    """
+    if base.sweep.afterwards is None:
+        return {}
+    own = {o: o.partition("=")[0].lstrip("+~") for o in base.overrides}
+    kept = [o for o, k in own.items() if not {k, k.partition(".")[0]} & _OF_ONE_SWEEP]
+    typed = [f"+sweep={base.sweep.afterwards}", *kept]
+    if "name" in own.values():
+        typed.append(f"name={base.sweep.name}_{base.sweep.afterwards}")
+    command = shlex.join(["python", "sweep.py", *typed])
+    follower = make_plan(typed, command).content
+    pass_hours, pass_hours_now = (
+        c["device_hours"] / max(1, c["forward_passes"]) for c in (follower["cost"], cost_now)
+    )
+    told = {
+        "sweep": base.sweep.afterwards,
+        "tuning": follower["choices"]["tuning"],
+        "trials": follower["cost"]["trials"],
+        "command": command,
+        "forward_passes": follower["cost"]["forward_passes_expected"],
+        "pass_cost": pass_hours / pass_hours_now if pass_hours_now else None,
+        "memory_gib": follower["cost"]["memory_gib_per_trial"],
+    }
+    return {"afterwards": told}
 
 
 def _expand(base: Composed, single: bool) -> list[Cell]:

@@ -9,8 +9,20 @@ import pytest
 
 from analysis.decision import decide
 from analysis.load import load_study
-from analysis.stages import plan_next
+from analysis.stages import _write_finish, plan_next
 from sweeps.plan import make_plan
+
+
+def test_the_command_that_finishes_a_sweep_lifts_the_budget_that_ended_it() -> None:
+    plan = {
+        "command": "python sweep.py +sweep=pilot budget.wall_time_s=9 budget.price_per_gpu_hour=2",
+        "overrides": ["+sweep=pilot", "budget.wall_time_s=9", "budget.price_per_gpu_hour=2"],
+        "config": {"budget": {"wall_time_s": 9, "gpu_hours": None, "price_per_gpu_hour": 2}},
+    }
+    assert _write_finish(plan) == (
+        "python sweep.py +sweep=pilot budget.price_per_gpu_hour=2 budget.wall_time_s=null"
+    )
+    assert _write_finish(plan | {"config": {"budget": {}}}) == plan["command"]
 
 
 @pytest.mark.slow

@@ -125,3 +125,26 @@ def test_a_wrong_table_is_refused(tmp_path: Path, content: str, message: str) ->
     (tmp_path / "train.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
         table().read(str(tmp_path), "train")
+
+
+def test_a_single_file_is_split_by_its_texts_with_equal_ones_on_one_side(tmp_path: Path) -> None:
+    lines = [f"text {number % 500},{('bad', 'good')[number % 2]}" for number in range(1000)]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *lines]))
+    source = table(val_file=None)
+    train, val = (source.read(str(tmp_path), pool) for pool in ("train", "val"))
+    assert len(train) + len(val) == 1000
+    assert not {e.fields["text"] for e in train} & {e.fields["text"] for e in val}
+    assert 60 < len(val) / 2 < 140  # 100 texts expected, ± 4.5 standard deviations
+    assert source.has_pool(str(tmp_path), "val")
+
+
+def test_a_single_file_that_is_too_small_to_be_split_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\nfine,good\n")
+    source = table(val_file=None)
+    with pytest.raises(ValueError, match=r"train\.csv must have more rows to be split .* got 1"):
+        [source.read(str(tmp_path), pool) for pool in ("train", "val")]
+
+
+def test_without_a_folder_a_single_file_is_asked_for() -> None:
+    with pytest.raises(ValueError, match=r"to a folder with train\.csv$"):
+        table(val_file=None).check_available(None, "train")

@@ -15,6 +15,7 @@ from kerzoo.build import build
 from kerzoo.tasks import ClassificationTask, Example, MovieReviewSnippets, Sst2, Task
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
+OWN = "csv"
 OPTIONS = sorted(path.name.removesuffix(".yaml") for path in CONF.glob("*.yaml"))
 COMMIT = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 SST2 = Sst2(hub_id="nyu-mll/glue", revision=COMMIT)
@@ -54,7 +55,13 @@ def test_an_option_builds_a_task_of_its_name_that_reads_no_folder(option: str) -
     task = build(yaml.safe_load((CONF / f"{option}.yaml").read_text()), "task")
     assert isinstance(task, Task)
     assert (task.name, task.data_dir) == (option, None)
-    assert task.fingerprint()
+    if option != OWN:
+        assert task.fingerprint()
+
+
+def test_a_table_of_ones_own_has_no_other_place_and_asks_for_its_folder() -> None:
+    with pytest.raises(ValueError, match=r"set task\.data_dir to a folder with train\.csv$"):
+        task_of(OWN).fingerprint()
 
 
 def test_the_prompt_of_sst2_is_the_published_one() -> None:

@@ -225,7 +225,8 @@ class RowSource(ExampleSource):
     @property
     def _instead(self) -> str:
         train, val = (" or ".join(self.file_names(pool)) for pool in POOLS)
-        return f"set task.data_dir to a folder with {train} (train) and {val} (val)"
+        files = train if train == val else f"{train} (train) and {val} (val)"
+        return f"set task.data_dir to a folder with {files}"
 
     def _check_hub(self) -> None:
         if self.hub_id is None or self.revision is None:
