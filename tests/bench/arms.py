@@ -24,6 +24,7 @@ from kerzoo.noise.engine import ChunkedNoise
 from kerzoo.optimizer import KerZOO
 from kerzoo.tasks import LabelWordSplit
 from kerzoo.tuning import FullTuning, LoRA, Tuning, first_trainable_layer
+from kerzoo.weights import Precision
 
 TUNINGS: dict[str, Tuning] = {
     "full": FullTuning(),
@@ -119,7 +120,11 @@ def published_step(setting: Setting, loss: Callable[[], float]) -> Step:
 
 
 def kerzoo_step(
-    setting: Setting, loss: Callable[[], float], stored: bool, plain_noise: bool = False
+    setting: Setting,
+    loss: Callable[[], float],
+    stored: bool,
+    plain_noise: bool = False,
+    precision: Precision = "master",
 ) -> Step:
     """A step as trials make it, its passes timed apart.
 
@@ -128,11 +133,13 @@ def kerzoo_step(
         loss: Of the batch.
         stored: Whether the direction is kept for the step.
         plain_noise: On a GPU, noise by operations of torch and not by the fused kernel.
+        precision: Where θ is kept.
     """
     optimizer = KerZOO(
         setting.parameters,
         lr=RATE,
         perturbation_scale=SCALE,
+        precision=precision,
         num_threads=setting.case.threads,
         noise_memory_gib=8.0 if stored else 0.0,
         lazy=True,
