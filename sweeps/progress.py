@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,12 @@ class Display:
         self.rule = rule
         self._num_arms = len({spec.arm for spec in specs})
         self._start = time.monotonic()
-        self._start = time.monotonic()
+        self._shares: dict[int, list[float]] = {}
+        self._done: dict[str, float] = {}
+        self._left: dict[str, float] = {}
+        self._passes_done = self._passes_left = 0.0
+        for trial in self.specs:
+            self._account(trial)
         self._passes_before = 0.0
         self._first_arrival: float | None = None
         self._live: Live | None = None
@@ -92,9 +98,10 @@ class Display:
         if row["step"] in {known["step"] for known in self.rows[trial]}:
             return
         self.rows[trial].append(row)
+        self._account(trial)
         if self._first_arrival is None:
             self._first_arrival = time.monotonic()
-            self._passes_before = self._passes_done()
+            self._passes_before = self._passes_done
         if row["step"] and not row["diverged"]:
             change = row["dev_loss"] - (self.rows[trial][0]["dev_loss"] or 0.0)
             self._line(
@@ -105,6 +112,7 @@ class Display:
     def ended(self, trial: str, status: str) -> None:
         """A trial ended."""
         self.statuses[trial] = status
+        self._account(trial)
         self._line(f"{self.labels[trial]}: {status}   [{self.summary()}]")
 
     def warn(self, message: str) -> None:
@@ -113,9 +121,8 @@ class Display:
 
     def summary(self) -> str:
         """How many trials ended and how, and when the rest will have."""
-        counts = {
-            s: list(self.statuses.values()).count(s) for s in ("running", "paused", *sorted(ENDED))
-        }
+        numbers = Counter(self.statuses.values())
+        counts = {status: numbers[status] for status in ("running", "paused", *sorted(ENDED))}
         ended = sum(counts[status] for status in ENDED)
         parts = [f"{ended}/{len(self.specs)} trials ended"]
         parts += [f"{count} {status}" for status, count in counts.items() if count]
@@ -126,29 +133,28 @@ class Display:
 
     def eta_s(self) -> float | None:
         """Seconds until the end at the present rate; None before there is one."""
-        done = self._passes_done() - self._passes_before
+        done = self._passes_done - self._passes_before
         if self._first_arrival is None or done <= 0:
             return None
-        elapsed = time.monotonic() - self._first_arrival
-        return max(0.0, self._passes_expected() - self._passes_done()) * elapsed / done
+        return max(0.0, self._passes_left) * (time.monotonic() - self._first_arrival) / done
 
-    def _passes_done(self) -> float:
-        return sum(float(rows[-1]["forward_passes"]) for rows in self.rows.values() if rows)
-
-    def _passes_expected(self) -> float:
-        total = 0.0
-        for trial, spec in self.specs.items():
-            rows = self.rows[trial]
-            reached = rows[-1]["forward_passes"] if rows else 0
-            if self.statuses[trial] in ENDED:
-                total += reached
-            else:
-                total += reached + self._expected_ahead(spec.rungs, reached)
-        return total
+    def _account(self, trial: str) -> None:
+        """Bring the sums up to date with one trial, at a cost that no other trial adds to."""
+        rows = self.rows[trial]
+        done = float(rows[-1]["forward_passes"]) if rows else 0.0
+        ended = self.statuses[trial] in ENDED
+        left = 0.0 if ended else self._expected_ahead(self.specs[trial].rungs, done)
+        self._passes_done += done - self._done.get(trial, 0.0)
+        self._passes_left += left - self._left.get(trial, 0.0)
+        self._done[trial], self._left[trial] = done, left
 
     def _expected_ahead(self, rungs: Sequence[int], reached: float) -> float:
         """Forward passes that a trial which goes on from `reached` is expected to make yet."""
-        running = self.rule.fractions_running(len(rungs), len(self.specs), self._num_arms)
+        number = len(rungs)
+        if number not in self._shares:
+            shares = self.rule.fractions_running(number, len(self.specs), self._num_arms)
+            self._shares[number] = shares
+        running = self._shares[number]
         ahead = [i for i, rung in enumerate(rungs) if rung > reached]
         starts = [reached, *(rungs[i] for i in ahead)]
         return sum(
@@ -162,7 +168,7 @@ class Display:
             self.console.print(Text(f"[{elapsed:>9}] {text}"), soft_wrap=True)
 
     def _render(self) -> Group:
-        done, expected = self._passes_done(), max(1.0, self._passes_expected())
+        done, expected = self._passes_done, max(1.0, self._passes_done + self._passes_left)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("running", "forward passes", "dev loss", "at step 0"):
             table.add_column(column, justify="left" if column == "running" else "right")

@@ -16,7 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +260,6 @@ def _tuner(
     from sweeps.callbacks import SweepCallback
     from sweeps.control import Control, EndWhenIdle
     from sweeps.recovery import RecoveringScheduler
-    from sweeps.worker import train
 
     sweep, folders = plan.sweep, {s.trial_id: plan.trial_folder(s.trial_id) for s in plan.specs}
     chosen = {spec.trial_id for spec in pending}
@@ -272,7 +271,7 @@ def _tuner(
     alone = resources_without_neighbours(resources, cluster_nodes())
     scheduler = _scheduler(plan, rows)
     return tune.Tuner(
-        tune.with_resources(train, resources),
+        tune.with_resources(worker_function(), resources),
         param_space={
             "trial_id": tune.grid_search([spec.trial_id for spec in pending]),
             "trials": str(plan.folder / "trials"),
@@ -296,6 +295,13 @@ def _tuner(
             ],
         ),
     )
+
+
+def worker_function() -> Callable[[dict[str, Any]], None]:
+    """What a worker does with a trial."""
+    from sweeps.worker import train
+
+    return train
 
 
 def _scheduler(plan: Plan, rows: dict[str, list[Row]]) -> Any:

@@ -28,7 +28,7 @@ def phases_of(folder: Path) -> dict[str, str]:
 def has_confirming_rows(folder: Path) -> bool:
     """Whether the confirmation has begun to leave rows."""
     begun = trials_of(folder).values()
-    return any(where.read()["phase"] == "confirm" and where.rows() for where in begun)
+    return any(where.rows() and where.read()["phase"] == "confirm" for where in begun)
 
 
 def test_a_screen_is_confirmed_by_the_same_command_whenever_it_is_killed(results: Path) -> None:

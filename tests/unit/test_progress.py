@@ -235,3 +235,24 @@ def test_a_pipe_gets_lines_without_control_codes(clock: Clock) -> None:
             act()
     assert "\x1b" not in said(display)
     assert len(said(display).splitlines()) == 2
+
+
+def test_what_early_stopping_is_expected_to_leave_is_computed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes time in proportion to the trials, and every event of every trial asks for it."""
+    calls = []
+    usual = HalvingRule.fractions_running
+
+    def counted(rule: HalvingRule, *numbers: int) -> list[float]:
+        calls.append(numbers)
+        return usual(rule, *numbers)
+
+    monkeypatch.setattr(HalvingRule, "fractions_running", counted)
+    display = display_of(3.0)
+    for trial in TRIALS:
+        for passes in (0, *RUNGS):
+            display.arrived(trial, row_of(passes))
+        display.ended(trial, "finished")
+    assert calls == [(3, 4, 1)]
+    assert "4/4 trials ended, 4 finished" in display.summary()
