@@ -163,7 +163,7 @@ def _repeat(
     kept = sorted({int(s) for s in cells["seed"].dropna()}) if kind == "more" else []
     stage = Stage(
         kind,
-        trials=sum(len(seeds) if trains else 1 for trains in first["trains"]),
+        trials=len(first) * len(seeds),
         seeds=len(seeds),
         arms=first["arm"].nunique(),
         seconds=math.fsum(each) * len(seeds),

@@ -60,7 +60,7 @@ def test_a_pilot_on_two_columns_names_a_method_and_the_price_of_what_follows(
     assert set(arms) == {"mezo", "legendre2", "discrete4", "adamw", "zero_shot"}
     assert all(s["memory_gib"] > 0 for s in arms.values())
     assert decision["arm"] in ("mezo", "legendre2", "discrete4")
-    assert (stage["kind"], stage["arms"], stage["trials"]) == ("confirm", 5, 21)
+    assert (stage["kind"], stage["arms"], stage["trials"]) == ("confirm", 4, 20)
     assert stage["seconds"] > 0
     follower = read_plan(folder)["afterwards"]
     assert stage["then"]["command"] == follower["command"]
