@@ -13,7 +13,7 @@ from rich.table import Table
 from kerzoo.failures import group_alike
 from kerzoo.options import TrialOptions
 from kerzoo.records import Row, score_of
-from sweeps.cost import estimate_trial
+from sweeps.cost import estimate_trial, kind_of
 from sweeps.plan import Plan
 from sweeps.progress import format_duration, label_cell
 from sweeps.reuse import describe_reusable
@@ -171,7 +171,10 @@ def _arms(plan: Plan) -> Table:
     for (arm, tuning), members in sorted(rows.items()):
         first = members[0]
         trainable = first.method.tuning(first).count_parameters(first.model.sizes)
-        costs = [estimate_trial(options, forward_pass_s) for options in members]
+        kinds = [kind_of(options) for options in members]
+        examples = dict(zip(kinds, members, strict=True))
+        each = {kind: estimate_trial(o, forward_pass_s) for kind, o in examples.items()}
+        costs = [each[kind] for kind in kinds]
         table.add_row(
             arm,
             str(len(members)),
