@@ -46,7 +46,7 @@ def test_planning_only_starts_and_writes_nothing(
 def test_a_fresh_start_is_refused_while_another_sweep_holds_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sweep, "run_plan", never)
+    monkeypatch.setattr(sweep, "run_phases", never)
     folder = tmp_path / "quickstart"
     folder.mkdir()
     (folder / "notes.txt").write_text("of the sweep that runs")
@@ -62,7 +62,7 @@ def test_a_gpu_that_is_missing_is_said_before_old_results_are_archived(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(sweep, "run_plan", never)
+    monkeypatch.setattr(sweep, "run_phases", never)
     (tmp_path / "quickstart").mkdir()
     command = [*QUICK, f"results_dir={tmp_path}", "fresh=true", "training.device=cuda"]
     assert sweep.main(command) == 2
