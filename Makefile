@@ -38,7 +38,7 @@ test: $(VENV)/.installed-dev  ## set up, run all tests that need no GPU
 chaos: $(VENV)/.installed-dev  ## set up, kill, starve and stop whole sweeps; eight minutes on two cores
 	$(RUN) -m pytest -q -m chaos
 
-bench: $(VENV)/.installed-dev  ## set up, time steps beside MeZO's, write bench.json; twelve minutes
+bench: $(VENV)/.installed-dev  ## set up, time steps beside MeZO's, write bench.json; a quarter of an hour
 	$(RUN) tests/bench/step.py
 	$(RUN) tests/bench/replay.py --tuning full --precision master --rounds 3
 	$(RUN) tests/bench/startup.py

@@ -341,11 +341,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Time zeroth-order steps beside MeZO in its published style and beside two "
         "forward passes. “÷ 2 fwd” is a step's duration in units of its two forward passes, "
         "“MeZO ÷” how many times as fast it is as the published style.",
-        epilog="The whole takes about twelve minutes on two cores.",
+        epilog="The whole takes about a quarter of an hour on two cores.",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="only these")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="counted steps an arm")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="counted steps an arm")
     parser.add_argument("--threads", type=int, default=2, metavar="N")
     parser.add_argument("--quick", action="store_true", help="the first case, without memory")
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
