@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, Any]:
     times: dict[str, Any] = {"model_s": 0.0, "cache_s": 0.0, "forward_pass_s": 0.0, "data": []}
     kinds = {workspace_key(spec): spec for spec in specs}
     counts = Counter(workspace_key(spec) for spec in specs)
+    read_data(kinds.values())
     for key, spec in sorted(kinds.items()):  # by model, to load each as seldom as possible
         options = TrialOptions.from_config(spec.config)
         torch.set_num_threads(options.training.threads)
@@ -72,6 +73,23 @@ def prepare(specs: Sequence[TrialSpec], workspace: Workspace) -> dict[str, Any]:
             lines = options.task.describe_losses(split, sequences)
             times["data"] += [line for line in lines if line not in times["data"]]
     return times
+
+
+def read_data(specs: Iterable[TrialSpec]) -> None:
+    """Read each split that trials need, so that what is wrong in one shows before a model loads.
+
+    Raises:
+        ValueError: Naming file and line.
+    """
+    seen = set()
+    for spec in specs:
+        options = TrialOptions.from_config(spec.config)
+        confirmed = ("test",) if spec.phase == "confirm" else ()
+        for split in (*options.method.data_splits, *confirmed):
+            key = json.dumps([spec.config["task"], split], sort_keys=True)
+            if key not in seen:
+                seen.add(key)
+                options.task.examples(split)
 
 
 def workspace_key(spec: TrialSpec) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,20 @@ def test_preparing_loads_each_unchanged_model_once(sst2: Path) -> None:
 
     prepare([spec_of(trial_config(sst2, **changes)) for changes in trials], Workspace(1, watch))
     assert len(loads) == 2
+
+
+def test_preparing_tells_what_is_wrong_in_the_data_before_it_loads_a_model(
+    sst2: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(sst2, tmp_path / "data")
+    with (data / "stsa.binary.train").open("a") as file:
+        file.write("maybe a label that is none\n")
+    told: list[str] = []
+    watched = Workspace(1, lambda what, done, total: told.append(what))
+    config = trial_config(data)
+    with pytest.raises(ValueError, match=r"binary\.train, line \d+: expected the label 0 or 1"):
+        prepare([spec_of(config)], watched)
+    assert not told
 
 
 def test_preparing_changes_no_bit_of_later_trials(

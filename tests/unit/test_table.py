@@ -68,7 +68,10 @@ def test_labels_are_values_and_not_numbers_of_classes(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [example.label for example in source.read(str(tmp_path), "train")] == [0, 1, 2]
     (tmp_path / "train.jsonl").write_text(json.dumps({"text": "a", "label": 0}))
-    with pytest.raises(ValueError, match="expected the label 1 or 2 or true, got '0'"):
+    told = (
+        "expected the label 1 or 2 or true, got '0'; name the file's labels in task.source.labels"
+    )
+    with pytest.raises(ValueError, match=told):
         source.read(str(tmp_path), "train")
 
 

@@ -90,7 +90,10 @@ class Table(RowSource):
         label = row[self.label_column]
         text = str(label).lower() if isinstance(label, bool) else str(label)
         if text not in self.labels:
-            raise ValueError(f"expected the label {' or '.join(self.labels)}, got {text[:60]!r}")
+            raise ValueError(
+                f"expected the label {' or '.join(self.labels)}, got {text[:60]!r}; name the "
+                "file's labels in task.source.labels, in the order of task.label_words"
+            )
         fields = {name: text_of(row, name).strip() for name in self.fields}
         return Example(fields, self.labels.index(text))
 
