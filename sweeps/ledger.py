@@ -5,8 +5,9 @@ the sweep and not of one run.
 
     efficiency = (step time + evaluation time) / (slots · wall time − preparation − tail)
 
-Preparation is the time until each slot's process has loaded model and data for its first trial;
-the tail is the time in which a slot finds no trial to run. Both are shown apart.
+Preparation is what is done once before the first trial, and the time until each slot's process
+has loaded model and data for its first; the tail is the time in which a slot finds no trial to
+run. Both are shown apart.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Spent:
     """Amounts, over one run or all of them.
 
     Attributes:
-        wall_time_s: From the start of Ray to the end of the last trial.
+        wall_time_s: From the start of the preparation to the end of the last trial.
         slot_time_s: Seconds in which a trial held a slot.
         gpu_hours: Hours in which a trial held a GPU, or its share of one.
         forward_passes: Of rows that were recorded.
@@ -59,6 +60,7 @@ class Ledger:
         gpus_per_trial: GPUs that each trial holds.
         rows: Each trial's rows so far.
         num_pending: Trials to run.
+        prepared_s: Seconds that were spent before, on what all trials need.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Ledger:
         gpus_per_trial: float,
         rows: Mapping[str, Sequence[Row]],
         num_pending: int,
+        prepared_s: float = 0.0,
     ) -> None:
         self.path = path
         self.budget = budget
@@ -80,7 +83,9 @@ class Ledger:
         self._running: set[str] = set()
         self._waiting = num_pending
         self._num_starts = 0
-        self._start = self._now = self._saved = time.monotonic()
+        self.prepared_s = prepared_s
+        self._now = self._saved = time.monotonic()
+        self._start = self._now - prepared_s
         self.slot_time_s = self.startup_s = self.tail_s = 0.0
         self.preparations: dict[Any, float] = {}
         self._warned = False
@@ -138,7 +143,8 @@ class Ledger:
     def summary(self) -> dict[str, Any]:
         """This run's entry of run.json; `efficiency` is None where no slot time is left."""
         busy = self._gain("device_time_s") + self._gain("eval_time_s")
-        preparation = self.startup_s + sum(self.preparations.values())
+        preparation = self.num_slots * self.prepared_s
+        preparation += self.startup_s + sum(self.preparations.values())
         wall = self._now - self._start
         usable = self.num_slots * wall - preparation - self.tail_s
         return {

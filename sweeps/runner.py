@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def run_plan(plan: Plan, console: Console) -> int:
     if not pending:
         console.print(f"All {len(plan.specs)} trials have ended already.")
         return exit_code(plan)
+    begun = time.monotonic()
     code = prepare(plan, console)
     if code:
         return code
@@ -85,7 +87,7 @@ def run_plan(plan: Plan, console: Console) -> int:
         os.environ.setdefault(name, value)
     stop = None
     try:
-        stop = _fit(plan, pending, console)
+        stop = _fit(plan, pending, console, begun)
     except KeyboardInterrupt:
         pass
     except OSError as error:
@@ -203,7 +205,7 @@ def announce(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
         )
 
 
-def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> StopSignal:
+def _fit(plan: Plan, pending: list[TrialSpec], console: Console, begun: float) -> StopSignal:
     import ray
 
     from sweeps.callbacks import observe
@@ -216,7 +218,8 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console) -> StopSignal:
     display = Display(console, plan.specs, labels, statuses, rows, sweep.scheduler.rule)
     observers = observe(plan, display.warn)
     stop = StopSignal(plan.folder / STOP_FILE, functools.partial(_warn, display, observers))
-    ledger = Ledger(plan.folder / "run.json", sweep.budget, 0.0, rows, len(pending))
+    prepared_s = time.monotonic() - begun
+    ledger = Ledger(plan.folder / "run.json", sweep.budget, 0.0, rows, len(pending), prepared_s)
     spent = ledger.exhausted()
     if spent:
         stop.request(spent)

@@ -129,7 +129,7 @@ class BudgetOptions:
 
     Args:
         gpu_hours: Hours in which trials hold a GPU, or their share of one.
-        wall_time_s: Seconds in which trials run.
+        wall_time_s: Seconds of the sweep, preparation included, the report's few not.
         forward_passes: As the records count them.
         money: In any currency, at `price_per_gpu_hour`.
         price_per_gpu_hour: Of one GPU.

@@ -63,6 +63,23 @@ def test_preparation_and_tail_are_no_part_of_the_efficiency(tmp_path: Path, cloc
     assert "Sweep efficiency 1.000: 2 slots for 70 s" in ledger.describe()
 
 
+def test_what_was_prepared_before_counts_for_the_budget_and_not_for_the_efficiency(
+    tmp_path: Path, clock: Clock
+) -> None:
+    budget = BudgetOptions(wall_time_s=100.0)
+    ledger = Ledger(tmp_path / "run.json", budget, 0.0, {"a": []}, 1, prepared_s=60.0)
+    ledger.begin("a")
+    clock.now += 39
+    ledger.arrive("a", row(10, 39.0, 0.0))
+    assert ledger.exhausted() is None
+    clock.now += 1
+    ledger.end("a")
+    assert "budget.wall_time_s: 100 of 100 is spent" in (ledger.exhausted() or "")
+    own = ledger.summary()
+    assert (own["wall_time_s"], own["preparation_s"]) == (100, 60)
+    assert own["efficiency"] == pytest.approx(39 / 40)
+
+
 def test_amounts_add_up_over_runs_and_only_new_rows_count(tmp_path: Path, clock: Clock) -> None:
     path, budget = tmp_path / "run.json", BudgetOptions(forward_passes=100)
     first = Ledger(path, budget, 0.0, {"a": []}, 1)
