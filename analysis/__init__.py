@@ -12,7 +12,10 @@ __all__ = ["build_report"]
 
 
 def build_report(
-    folders: Sequence[Path], out: Path | None = None, language: str | None = None
+    folders: Sequence[Path],
+    out: Path | None = None,
+    language: str | None = None,
+    baseline: str | None = None,
 ) -> Path:
     """Write the report of one or more results folders.
 
@@ -20,16 +23,18 @@ def build_report(
         folders: Results folders, each with a plan.json and a folder of trials.
         out: Where report.html, tables/ and figures/ go. By default the folder's own `report/`;
             with several folders `report/with-OTHER` of the first; for a W&B project
-            `results/wandb-ENTITY-PROJECT/report`.
+            `results/wandb-ENTITY-PROJECT/report`; with a baseline `against-ARM` in that folder.
         language: "en" or "ja"; by default the first plan's `report.language`, else English.
+        baseline: The arm that the others are compared with; by default the one that the plans name.
 
     Returns:
         The path of report.html.
 
     Raises:
-        ResultsError: If a folder or its plan is missing or unreadable, or no trial left anything.
+        ResultsError: If a folder or its plan is missing or unreadable, no trial left anything, or
+            there is no arm of the baseline's name.
         ValueError: If there is no such language.
     """
     from analysis.report import write_report  # pandas and matplotlib load only when needed
 
-    return write_report(folders, out, language)
+    return write_report(folders, out, language, baseline)

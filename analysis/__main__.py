@@ -22,7 +22,7 @@ HELP = f"""\
   python -m analysis compare A B                        two sweeps: what differs, and the outcomes
   python -m analysis watch results/NAME                 rebuild the report while a sweep runs
 
-The report lies in results/NAME/report/:
+The report lies in results/NAME/report/ (with --baseline in report/against-ARM/ there):
 
   report.html     one file: opens offline, prints, fits a phone
   report.json     its conclusions for programs (keys: analysis/machine.py)
@@ -33,6 +33,7 @@ The report lies in results/NAME/report/:
 examples:
   python -m analysis results/quickstart
   python -m analysis results/quickstart --language ja
+  python -m analysis results/quickstart --baseline legendre2
   python -m analysis results/opt results/roberta --out report_of_both
   python -m analysis wandb:team/kerzoo/quickstart
 
@@ -56,8 +57,7 @@ def parse_report(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line of a report, parsed."""
     parser = _parser("python -m analysis", "Tables, figures and one HTML report.", HELP)
     parser.add_argument("sources", nargs="+", type=Path, metavar="results/NAME", help="sources")
-    _add_output(parser, "results/NAME/report")
-    _add_language(parser)
+    _add_report_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -75,15 +75,18 @@ def _add_output(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help=words)
 
 
-def _add_language(parser: argparse.ArgumentParser) -> None:
+def _add_report_options(parser: argparse.ArgumentParser) -> None:
+    _add_output(parser, "results/NAME/report")
     words = "of the first page, headings and controls (default: the plan's report.language)"
     parser.add_argument("--language", choices=("en", "ja"), help=words)
+    words = "the arm that the others are compared with (default: the one that the plan names)"
+    parser.add_argument("--baseline", metavar="ARM", help=words)
 
 
 def run_report(arguments: Sequence[str]) -> None:
     """Write the report and print where it lies."""
     options = parse_report(arguments)
-    print(build_report(options.sources, options.out, options.language))
+    print(build_report(options.sources, options.out, options.language, options.baseline))
 
 
 def run_compare(arguments: Sequence[str]) -> None:
@@ -106,8 +109,7 @@ def run_watch(arguments: Sequence[str]) -> None:
     parser.add_argument("folder", type=Path, metavar="results/NAME", help="a results folder")
     words = "seconds between two looks (default: 30)"
     parser.add_argument("--every", type=float, default=30.0, metavar="SECONDS", help=words)
-    _add_output(parser, "results/NAME/report")
-    _add_language(parser)
+    _add_report_options(parser)
     options = parser.parse_args(arguments)
     if not options.every > 0:
         parser.error(f"--every must be > 0, got {options.every:g}")
@@ -116,7 +118,7 @@ def run_watch(arguments: Sequence[str]) -> None:
     def tell(message: str) -> None:
         print(message, flush=True)
 
-    watch(options.folder, options.every, tell, options.out, options.language)
+    watch(options.folder, options.every, tell, options.out, options.language, options.baseline)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

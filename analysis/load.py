@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.sources import Results, Values, read_source
+from analysis.sources import Results, ResultsError, Values, read_source
 
 ARM, EPSILON, LEARNING_RATE, SEED, DATA_SEED = (
     "arm",
@@ -95,7 +95,7 @@ class Study:
 
     @property
     def baselines(self) -> list[str]:
-        """The arms that the plans name as baselines."""
+        """The arms that the plans, or else the caller, name as baselines."""
         return list(
             dict.fromkeys(str(s.plan["baseline"]) for s in self.sweeps if s.plan.get("baseline"))
         )
@@ -116,25 +116,31 @@ class Study:
         return sorted({int(rung) for rungs in lists for rung in rungs})
 
 
-def load_study(folders: Sequence[Path]) -> Study:
+def load_study(folders: Sequence[Path], baseline: str | None = None) -> Study:
     """Read results folders into frames.
 
     Args:
         folders: Results folders, at least one.
+        baseline: The arm that the others are compared with, in place of the plans' own.
 
     Returns:
         The study.
 
     Raises:
-        ResultsError: As `read_source`.
+        ResultsError: As `read_source`, or if the baseline is none of the arms.
         ValueError: If no folder is given.
     """
     if not folders:
         raise ValueError("folders must name at least one results folder, got none")
     sweeps = tuple(sweep for folder in folders for sweep in read_source(folder))
+    if baseline is not None:
+        sweeps = tuple(_compare_with(baseline, sweep) for sweep in sweeps)
     trials = _frame_trials(sweeps)
     rows = _frame_rows(sweeps)
     cells = _frame_cells(sweeps, trials)
+    if baseline is not None and not (cells["arm"] == baseline).any():
+        arms = ", ".join(dict.fromkeys(cells["arm"]))
+        raise ResultsError(f"baseline must be one of the arms {arms}; got {baseline!r}")
     rows, score_name = _unify_score(rows)
     measured = _measure(rows)
     evaluations = cells.merge(measured, on=["sweep", "trial_id"], how="inner")
@@ -145,6 +151,14 @@ def load_study(folders: Sequence[Path]) -> Study:
         for warning in sweep.warnings
     ]
     return Study(sweeps, trials, cells, evaluations, last_rows, score_name, tuple(warnings))
+
+
+def _compare_with(baseline: str, sweep: Results) -> Results:
+    """The sweep with another baseline; what its plan names stays known as `planned_baseline`."""
+    named = sweep.plan.get("baseline")
+    return dataclasses.replace(
+        sweep, plan={**sweep.plan, "baseline": baseline, "planned_baseline": named}
+    )
 
 
 def _frame_trials(sweeps: Sequence[Results]) -> pd.DataFrame:

@@ -3,8 +3,8 @@
 Keys of version 1, to which later ones may add:
 
 - `schema_version`, `generated` (UTC), `warnings`, `score` ("accuracy", "F1" or both);
-- `sweeps`: for each `name, command, commit, method_version, plan_seed, baseline, versions, trials`
-  (status → count);
+- `sweeps`: for each `name, command, commit, method_version, plan_seed, baseline, versions`, the
+  `planned_baseline` where the report was asked for another, and `trials` (status → count);
 - `decisions`: for each group of arms `sweep, phase, model, tuning, state` (nothing, alone, leads,
   undecided, keep, use), `arm` (recommended, or in the lead), `question, more_seeds, verdicts`
   (arm → list of `judgement, outcome, difference, low, high, p, pairs, more_seeds`) and `standings`
@@ -72,11 +72,11 @@ def write_json(
 
 
 def _list_sweeps(study: Study) -> list[dict[str, Any]]:
-    keys = ("command", "commit", "method_version", "plan_seed", "baseline", "versions")
+    keys = ("command", "commit", "method_version", "plan_seed", "baseline", "planned_baseline")
     return [
         {
             "name": label,
-            **{key: sweep.plan.get(key) for key in keys},
+            **{key: sweep.plan.get(key) for key in (*keys, "versions")},
             "trials": study.trials.loc[study.trials["sweep"] == label, "status"]
             .value_counts()
             .to_dict(),

@@ -26,7 +26,7 @@ from analysis.overview import describe, name_device, name_score
 from analysis.registry import FIGURES, SECTIONS, TABLES, Exhibit, PanelGroup, Table
 from analysis.sources import WANDB_PREFIX
 from analysis.stages import plan_next
-from analysis.style import SETTINGS, fix_layout, save_pdf, save_png, to_inline_svg
+from analysis.style import SETTINGS, fix_layout, save_pdf, save_png, stem, to_inline_svg
 from analysis.summary import describe_stages, list_cautions, list_costs
 from analysis.writers import write_table
 
@@ -98,13 +98,16 @@ class Section:
 
 
 def write_report(
-    folders: Sequence[Path], out: Path | None = None, language: str | None = None
+    folders: Sequence[Path],
+    out: Path | None = None,
+    language: str | None = None,
+    baseline: str | None = None,
 ) -> Path:
     """Write report.html, report.json, tables/ and figures/; see `analysis.build_report`."""
     folders = [Path(folder) for folder in folders]
-    study = load_study(folders)
+    study = load_study(folders, baseline)
     words = load_language(language or _language_of(study))
-    out = out or default_folder(folders)
+    out = out or default_folder(folders, baseline)
     for name in ("tables", "figures"):
         (out / name).mkdir(parents=True, exist_ok=True)
     faults: list[str] = []
@@ -123,13 +126,18 @@ def write_report(
     return path
 
 
-def default_folder(folders: Sequence[Path]) -> Path:
-    """Where a report goes that nobody gave a place: to the first folder, or beside us for W&B."""
+def default_folder(folders: Sequence[Path], baseline: str | None = None) -> Path:
+    """Where a report goes that nobody gave a place: to the first folder, or beside us for W&B.
+
+    One against another baseline than the plan's has a folder of its own in there.
+    """
     first, *others = folders
     is_remote = str(first).startswith(WANDB_PREFIX)
     home = Path("results") / _name_source(first) if is_remote else first
     report = home / "report"
-    return report / f"with-{'-'.join(map(_name_source, others))}" if others else report
+    if others:
+        report /= f"with-{'-'.join(map(_name_source, others))}"
+    return report / f"against-{stem(baseline)}" if baseline else report
 
 
 def _name_source(source: Path) -> str:

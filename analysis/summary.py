@@ -100,6 +100,7 @@ def _facts(plan: Mapping[str, Any], last: pd.DataFrame) -> list[tuple[str, str]]
         ("Scheduler's savings", _savings(last)),
         ("Seeds", ", ".join(format_count(seed) for seed in sorted(last["seed"].dropna().unique()))),
         ("Plan seed", str(plan.get("plan_seed", ""))),
+        ("Baseline", _name_baseline(plan)),
         (
             "Rungs, forward passes",
             ", ".join(format_count(rung) for rung in plan.get("rungs") or []),
@@ -115,6 +116,14 @@ def _facts(plan: Mapping[str, Any], last: pd.DataFrame) -> list[tuple[str, str]]
         ("Machine", str(plan.get("machine") or "")),
     ]
     return [(label, text) for label, text in found if text]
+
+
+def _name_baseline(plan: Mapping[str, Any]) -> str:
+    """What arms are compared with, and what the plan says where this report was asked otherwise."""
+    name, planned = plan.get("baseline"), plan.get("planned_baseline")
+    if not planned or planned == name:
+        return str(name or "")
+    return f"{name}, chosen for this report; the plan names {planned}"
 
 
 def _savings(last: pd.DataFrame) -> str:

@@ -43,6 +43,7 @@ def watch(
     tell: Tell,
     out: Path | None = None,
     language: str | None = None,
+    baseline: str | None = None,
 ) -> None:
     """Rebuild the report whenever there is something new, until the sweep ends.
 
@@ -54,6 +55,7 @@ def watch(
         tell: Told what changed, a line each.
         out: As `build_report`.
         language: As `build_report`.
+        baseline: As `build_report`.
 
     Raises:
         ResultsError: If there is no such results folder.
@@ -74,7 +76,7 @@ def watch(
                 waits = True
         else:
             if now != before:
-                path = build_report([folder], out, language)
+                path = build_report([folder], out, language, baseline)
                 tell(f"{time.strftime('%H:%M:%S')} {describe_change(before, now)}; {path}")
             before = now
             if not runs:

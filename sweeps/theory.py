@@ -76,8 +76,10 @@ def kernel_figures(
         Pairs of name and value: `order` m of the bias O(ε^m); `lead`, E[r^(m+1)K] / E[rK];
         `signal_variance` V_s and `noise_amplification` V_n; `gain`; `second_moment`, the mean over
         the first steps of E[(Σ rK)²], to which the mean squared projected gradient is
-        proportional where losses have no noise. With an r for each of many tensors the slope and
-        the weight are independent, and E[r²]·E[K²] takes the place of E[(rK)²].
+        proportional where losses have no noise; `spread`, the standard deviation of (Σ rK)² over
+        its mean, by which a mean over few steps scatters. With an r for each of many tensors the
+        slope and the weight are independent, E[r²]·E[K²] takes the place of E[(rK)²], and the
+        spread is none.
     """
     steps = np.unique(np.linspace(0, first_steps - 1, NUM_WIDTHS).astype(int))
     widths = [bandwidth.half_width_at(int(step), num_steps) for step in steps]
@@ -86,14 +88,15 @@ def kernel_figures(
         width = widths[0] if kernel.has_bandwidth else 1.0
         order, lead = kernel.order, float(kernel.lead) * width**kernel.order / gain
         noise = float(kernel.noise_amplification) / width**2 / gain**2
-        moments = [float(kernel.signal_variance)]
-        if r_scope == "tensor":
-            moments = [_second_moment(*_draw(kernel, width, bandwidth.rescale), r_scope)]
+        draws = [_draw(kernel, width, bandwidth.rescale)]
+        exact = r_scope == "step"
+        moments = [float(kernel.signal_variance) if exact else _second_moment(*draws[0], r_scope)]
     else:
         radii, weights = _draw(kernel, widths[0], rescale=False)
         order, lead = _first_moment_left(radii, weights, gain, kernel.order)
         noise = float((weights**2).sum(axis=1).mean()) / gain**2
-        moments = [_second_moment(*_draw(kernel, d, rescale=False), r_scope) for d in widths]
+        draws = [_draw(kernel, d, rescale=False) for d in widths]
+        moments = [_second_moment(*draw, r_scope) for draw in draws]
     return (
         ("order", order),
         ("lead", lead),
@@ -101,6 +104,7 @@ def kernel_figures(
         ("noise_amplification", noise),
         ("gain", gain),
         ("second_moment", float(np.mean(moments))),
+        ("spread", _spread(draws) if r_scope == "step" else None),
     )
 
 
@@ -119,6 +123,12 @@ def _second_moment(radii: np.ndarray, weights: np.ndarray, r_scope: RadiusScope)
     if r_scope == "step":
         return float(((radii * weights).sum(axis=1) ** 2).mean())
     return float((radii**2).sum(axis=1).mean() * (weights**2).sum(axis=1).mean())
+
+
+def _spread(draws: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Standard deviation of (Σ rK)² over its mean, steps of all widths together."""
+    squares = [(radii * weights).sum(axis=1) ** 2 for radii, weights in draws]
+    return float(np.std(squares) / np.mean(squares))
 
 
 def _first_moment_left(

@@ -10,7 +10,7 @@ from analysis.sensitivity import (
     importance_shown,
     landscapes,
     robustness_shown,
-    theory,
+    theory_shown,
 )
 
-__all__ = ["effects_shown", "importance_shown", "landscapes", "robustness_shown", "theory"]
+__all__ = ["effects_shown", "importance_shown", "landscapes", "robustness_shown", "theory_shown"]

@@ -35,6 +35,8 @@ UNKNOWN = (
     *("difference", "low", "high", "p", "p_sign_flip"),
     *("weighted", "weighted_low", "weighted_high", "controls"),
 )
+ENOUGH_CONTROLS = 2
+"""Controls among the dropped trials of an arm, from which on an estimate has an interval."""
 SEEDS = ("training.seed", "task.data_seed")
 
 
@@ -62,7 +64,9 @@ def effects_at_rungs(study: Study, level: float = 0.95) -> pd.DataFrame:
         `high`, `p`, `p_sign_flip`, `p_holm` (over the arms of a rung) and `pairs` of an
         unconditional comparison, `broken_pairs` (a member diverged), `survivors` (trials of both
         arms behind the difference among survivors), `weighted, weighted_low, weighted_high,
-        controls`, `unseen` (trials that were stopped before), `pending` and `how`, the design.
+        controls`, `unseen` (trials that were stopped before), `pending` and `how`, the design;
+        `few_controls`, arm → (its controls, its dropped trials) of the arm and the baseline where
+        these are too few for an interval, and `is_weighable`, whether controls can be told at all.
         Empty without a baseline.
     """
     rows: list[dict[str, Any]] = []
@@ -163,6 +167,7 @@ def _compare(mine: pd.DataFrame, base: pd.DataFrame, fates: Fates, level: float)
     nothing = float("nan")
     row: dict[str, Any] = dict.fromkeys(UNKNOWN, nothing)
     row |= {"pairs": 0, "survivors": 0, "how": "", "pending": int(both["pending"].sum())}
+    row |= {"few_controls": {}, "is_weighable": fates.is_known}
     row["unseen"] = int((both["dropped"] & ~both["seen"]).sum())
     row["sample"] = SURVIVORS if row["unseen"] else ALL
     pairs = _pair(mine, base)
@@ -172,6 +177,7 @@ def _compare(mine: pd.DataFrame, base: pd.DataFrame, fates: Fates, level: float)
     kept = [a.loc[~a["dropped"], "loss"].dropna() for a in (mine, base)]
     row["difference"] = kept[0].mean() - kept[1].mean()
     row["survivors"] = sum(map(len, kept))
+    row["few_controls"] = _find_few_controls(both)
     if fates.is_known and not both["pending"].any():
         row |= _weight(mine, base, level)
     return row
@@ -216,6 +222,13 @@ def _compare_all(
         "high": 2 * float(found.high),
         "p": float(found.p),
     }
+
+
+def _find_few_controls(trials: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Arm → (controls, dropped trials), of arms whose dropped trials have too few controls."""
+    seen = trials.loc[trials["dropped"]].groupby("arm", sort=False)["seen"]
+    counts = {str(arm): (int(of.sum()), len(of)) for arm, of in seen}
+    return {arm: count for arm, count in counts.items() if count[0] < ENOUGH_CONTROLS}
 
 
 def _weight(mine: pd.DataFrame, base: pd.DataFrame, level: float) -> dict[str, Any]:

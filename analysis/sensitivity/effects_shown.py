@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,14 @@ import pandas as pd
 from analysis.formats import format_change, format_count, format_number, format_range
 from analysis.load import Study
 from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
-from analysis.sensitivity.effects import ALL, SURVIVORS, effects_at_rungs, rank_correlations
+from analysis.sensitivity.effects import (
+    ALL,
+    ENOUGH_CONTROLS,
+    SURVIVORS,
+    effects_at_rungs,
+    rank_correlations,
+)
+from analysis.statistics import control_share_needed
 from analysis.style import INK, MUTED, colors_of, markers_of, new_figure, stem
 
 MAX_PANELS = 6
@@ -36,6 +44,7 @@ def effects(study: Study) -> Table | None:
         for low, high in zip(frame["weighted_low"], frame["weighted_high"], strict=True)
     ]
     frame["controls"] = frame["controls"].replace(np.inf, np.nan)
+    frame["gap"] = [_explain_gap(row) for row in frame.to_dict("records")]
     columns = (
         *where(study),
         Column("rung", "Rung", format_count, numeric=True),
@@ -52,6 +61,7 @@ def effects(study: Study) -> Table | None:
         Column("weighted", "Weighted", format_change, numeric=True),
         Column("weighted_interval", "95 % interval, weighted", numeric=True),
         Column("controls", "Controls", format_count, numeric=True),
+        Column("gap", "No interval, because"),
         Column("unseen", "Not seen", format_count, numeric=True),
         Column("pending", "Open", format_count, numeric=True),
     )
@@ -64,7 +74,41 @@ def _has_values(frame: pd.DataFrame, column: Column) -> bool:
         return bool((frame[column.name] > 0).any())
     if column.name in ("weighted", "weighted_interval", "controls", "p_sign_flip"):
         return bool(frame["weighted" if "sign" not in column.name else column.name].notna().any())
-    return True
+    return column.name != "gap" or bool((frame["gap"] != "").any())
+
+
+def _explain_gap(row: Mapping[Any, Any]) -> str:
+    """Why a rung that only survivors reached has no interval for all trials; else nothing."""
+    if row["sample"] == ALL or not pd.isna(row["weighted_low"]):
+        return ""
+    if not row["is_weighable"]:
+        return "the records do not say who was a control"
+    if row["pending"]:
+        return f"open trials: {row['pending']}"
+    few = [f"{arm} {k} of {dropped}" for arm, (k, dropped) in row["few_controls"].items()]
+    return f"too few controls: {', '.join(few)}" if few else "no spread"
+
+
+def _tell_controls_needed(frame: pd.DataFrame) -> str:
+    """How many controls an interval takes, and which share would leave as many."""
+    dropped = sorted({n for few in frame["few_controls"] for _, n in few.values()})
+    if not dropped:
+        return ""
+    shares = {n: control_share_needed(n, ENOUGH_CONTROLS) for n in (dropped[0], dropped[-1])}
+    told = [
+        f"{share:.2f} with {n} dropped trials" for n, share in shares.items() if not np.isnan(share)
+    ]
+    text = (
+        f" An interval takes at least {ENOUGH_CONTROLS} controls among the dropped trials of each "
+        "arm that has some, and more make it narrower; “0 of 8” are none among 8."
+    )
+    if told:
+        text += (
+            " To have as many in 19 of 20 sweeps, scheduler.control_fraction would have to be "
+            f"{' and '.join(told)} of an arm. Or run fewer cells without early stopping "
+            "(scheduler=fifo)."
+        )
+    return text
 
 
 def _note(study: Study, frame: pd.DataFrame) -> str:
@@ -80,8 +124,7 @@ def _note(study: Study, frame: pd.DataFrame) -> str:
             "difference is no estimate for all trials and has no p. “Weighted” is one: controls, "
             "exempt from stopping by lot, stand for the trials of their arm that were stopped."
         )
-        if frame["weighted"].isna().all():
-            note += " There were no controls in both arms, or not all trials have ended."
+        note += _tell_controls_needed(frame)
     return note
 
 
@@ -127,7 +170,8 @@ def effects_by_rung(study: Study) -> PanelGroup | None:
     ]
     note = (
         "Below zero the arm is better than the baseline. Filled: all trials, or weighted to stand "
-        "for all. Crosses: among survivors, which is no estimate for all trials."
+        "for all. Crosses: among survivors, which is no estimate for all trials. A filled marker "
+        "without a bar rests on too few controls for an interval; the table says on how many."
     )
     return PanelGroup(panels, note)
 

@@ -4,34 +4,25 @@ The plan holds each trial's figures (`theory`), the rows the root mean square of
 gradients (`projected_gradient_rms`). Where losses have no noise, E|g|² is |∇L|² times the second
 moment E[(Σ rK)²]; up to the first evaluation, at the same setting and seed, the gradients of two
 arms have hardly parted, so that the ratio of their mean squares should be that of their second
-moments.
+moments. A few steps give that mean square with a large error: a kernel's (rK)² scatters, and so
+does the slope along a random direction. What theory allows is therefore a range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.formats import (
-    format_change,
-    format_count,
-    format_loss,
-    format_number,
-    format_range,
-)
 from analysis.load import Study, sweep_labels
 from analysis.memory import once_per_study
-from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
 from analysis.selection import compared_rung
 from analysis.sensitivity.effects import effects_at_rungs, units_of
-from analysis.sensitivity.effects_shown import MAX_PANELS, where
 from analysis.sensitivity.robustness import settings_at_first_rung
 from analysis.statistics import kendall, paired_mean
-from analysis.style import INK, colors_of, markers_of, new_figure, stem
 
 FIGURES = (
     "order",
@@ -52,19 +43,33 @@ OUTCOMES = {
     "difference": "difference of dev loss",
     "best": "best dev loss",
 }
+SAID = {("bias order", OUTCOMES[name]): -1 for name in ("difference", "best")}
+"""(Predictor, outcome) → the sign that τ has where theory explains the ranking, if not 1."""
+
+Reading = Literal[
+    "as theory says", "against theory", "not told from chance", "too few arms to tell"
+]
+RATIOS = ("predicted_ratio", "measured_ratio", "low", "high", "expected_low", "expected_high")
 MIN_ARMS = 4
 """Of which a rank correlation is made."""
+MIN_TELLING = 5
+"""Arms from which on the exact p of a perfect ranking, 2 / arms!, is below .05."""
 
 
 @once_per_study
 def theory_beside_measurement(study: Study, level: float = 0.95) -> pd.DataFrame:
     """Every arm's predicted figures and measured ones, for each context at its first rung.
 
+    Trials of one seed draw the same r and u at every setting: they are one observation of the
+    ratio, their geometric mean over settings. Over seeds the mean is arithmetic, for it is means
+    that theory foretells; its interval is Student's, from two seeds on.
+
     Returns:
         One row per context, arm and distinct kernel: FIGURES; `predicted_ratio` and
         `measured_ratio` of the mean squared projected gradient to that of the baseline's trials
-        at the same setting and seed, `low, high` (Student's of the logarithms, over settings) and
-        `pairs`; `difference` of the dev loss from the baseline at equal settings, with
+        at the same setting and seed, `low, high` (over seeds), `seeds`, and `expected_low,
+        expected_high`, where theory has the measured ratio with probability `level`;
+        `difference` of the dev loss from the baseline at equal settings, with
         `difference_low, difference_high`; `best`, the lowest mean loss of a setting.
     """
     if not study.baselines or not any(sweep.plan.get("theory") for sweep in study.sweeps):
@@ -77,7 +82,7 @@ def theory_beside_measurement(study: Study, level: float = 0.95) -> pd.DataFrame
         settings = settings_at_first_rung(study, context)
         for (arm, _), mine in trials.groupby(["arm", "figures"], sort=False):
             row = {"context": context, "arm": arm} | mine["theory"].iloc[0]
-            row |= _ratio(mine, base, level)
+            row |= dict.fromkeys(RATIOS, float("nan")) | _compare(mine, base, level)
             whole = settings[
                 settings["setting"].isin(mine["setting"]) & (settings["diverged"] == 0)
             ]
@@ -114,28 +119,70 @@ def _measured(study: Study, context: str) -> pd.DataFrame:
         & (study.evaluations["rung"] == rung)
         & (study.evaluations["step"] > 0)
     ].drop_duplicates("trial_id")
-    rms = rows.set_index("trial_id")["projected_gradient_rms"]
-    trials = trials.assign(square=trials["trial_id"].map(rms).astype(float) ** 2)
+    rows = rows.set_index("trial_id")
+    trials = trials.assign(
+        square=trials["trial_id"].map(rows["projected_gradient_rms"]).astype(float) ** 2,
+        draws=trials["trial_id"].map(rows["step"]).astype(float)
+        * pd.to_numeric(trials["num_directions"], errors="coerce").fillna(1),
+    )
     return trials.assign(figures=[repr(sorted(f.items())) for f in trials["theory"]])
 
 
-def _ratio(mine: pd.DataFrame, base: pd.DataFrame, level: float) -> dict[str, Any]:
-    nothing = float("nan")
-    row = {"predicted_ratio": nothing, "measured_ratio": nothing, "low": nothing, "high": nothing}
-    row["pairs"] = 0
+def _compare(mine: pd.DataFrame, base: pd.DataFrame, level: float) -> dict[str, Any]:
+    """An arm's ratios to the baseline: predicted, where theory has it, and measured."""
     if base.empty:
-        return row
-    theirs, ours = (side["theory"].iloc[0]["second_moment"] for side in (base, mine))
-    row["predicted_ratio"] = ours / theirs
+        return {}
+    ours, theirs = (side["theory"].iloc[0] for side in (mine, base))
+    predicted = ours["second_moment"] / theirs["second_moment"]
     if mine["arm"].iloc[0] == base["arm"].iloc[0]:
-        return row
-    columns = ["unit", "seed", "square"]
+        return {"predicted_ratio": predicted}
+    columns = ["unit", "seed", "square", "draws"]
     pairs = mine[columns].merge(base[columns], on=["unit", "seed"], suffixes=("", "_base"))
     pairs = pairs[(pairs["square"] > 0) & (pairs["square_base"] > 0)]
-    logs = np.log(pairs["square"] / pairs["square_base"]).groupby(pairs["unit"]).mean()
-    found = paired_mean(logs.to_numpy(float), level)
-    row |= {"measured_ratio": float(np.exp(found.mean)), "pairs": len(pairs)}
-    return row | {"low": float(np.exp(found.low)), "high": float(np.exp(found.high))}
+    logs = np.log(pairs["square"] / pairs["square_base"])
+    ratios = np.exp(logs.groupby(pairs["seed"]).mean().to_numpy(float))
+    found = paired_mean(ratios, level)
+    row = {"predicted_ratio": predicted, "measured_ratio": float(found.mean), "seeds": len(ratios)}
+    row |= {"low": float(found.low), "high": float(found.high)}
+    draws = (pairs["draws"].mean(), pairs["draws_base"].mean())
+    spreads = (ours.get("spread"), theirs.get("spread"))
+    if len(ratios) and None not in spreads:
+        sd = ratio_sd((float(spreads[0]), float(spreads[1])), draws) / np.sqrt(len(ratios))
+        low, high = log_range(predicted, sd, level)
+        row |= {"expected_low": low, "expected_high": high}
+    return row
+
+
+def ratio_sd(spreads: tuple[float, float], draws: tuple[float, float]) -> float:
+    """Relative standard deviation of the ratio of two mean squared projected gradients.
+
+    A squared projected gradient is s·(Σ rK)²·z² with z standard normal, the slope along u. Two
+    arms of one seed share the directions: z² weighs the draws of both alike, N draws count as
+    N / 3, for E[z⁴] = 3, and nothing else of it is left. Where they differ in the number of draws
+    they share only some, and the error is at most that of independent ones.
+
+    Args:
+        spreads: Standard deviation of (Σ rK)² over its mean, of the arm and of the baseline.
+        draws: Steps times directions of either.
+
+    Returns:
+        To first order in 1 / draws, for a gradient that stays the same.
+    """
+    if draws[0] == draws[1]:
+        return float(np.sqrt(3 * sum(spread**2 for spread in spreads) / draws[0]))
+    terms = [(3 * (1 + s**2) - 1) / n for s, n in zip(spreads, draws, strict=True)]
+    return float(np.sqrt(sum(terms)))
+
+
+def log_range(mean: float, sd: float, level: float = 0.95) -> tuple[float, float]:
+    """Where a log-normal value of that mean and relative standard deviation lies, both sides alike.
+
+    Mean squares of few draws are skewed to the right, as it is.
+    """
+    width = np.sqrt(np.log1p(sd**2))
+    ends = width * stats.norm.ppf([(1 - level) / 2, (1 + level) / 2]) - width**2 / 2
+    low, high = mean * np.exp(ends)
+    return float(low), float(high)
 
 
 def _effect(effects: pd.DataFrame, context: str, arm: str) -> dict[str, Any]:
@@ -159,8 +206,8 @@ def theory_and_ranking(study: Study) -> pd.DataFrame:
 
     Returns:
         One row per context, predictor and outcome: Kendall's `tau` over arms, its exact p-value
-        where no ranks are tied, and the number of `arms`; the baseline takes part with ratio 1
-        and difference 0. Empty with fewer than MIN_ARMS arms.
+        where no ranks are tied, the number of `arms`, and `reading`, what that comes to; the
+        baseline takes part with ratio 1 and difference 0. Empty with fewer than MIN_ARMS arms.
     """
     frame = theory_beside_measurement(study)
     if frame.empty:
@@ -179,122 +226,17 @@ def theory_and_ranking(study: Study) -> pd.DataFrame:
                     continue
                 found = kendall(known[predictor], known[outcome])
                 p = stats.kendalltau(known[predictor], known[outcome]).pvalue
-                rows.append(
-                    {
-                        "context": context,
-                        "predictor": said,
-                        "outcome": measured,
-                        "tau": found.value,
-                        "p": float(p),
-                        "arms": len(known),
-                    }
-                )
+                row = {"context": context, "predictor": said, "outcome": measured}
+                row |= {"tau": found.value, "p": float(p), "arms": len(known)}
+                rows.append(row | {"reading": _read(row)})
     return pd.DataFrame(rows)
 
 
-@table("arms")
-def kernel_theory(study: Study) -> Table | None:
-    """What theory says of each arm's kernel, beside what was measured."""
-    frame = theory_beside_measurement(study)
-    if frame.empty:
-        return None
-    frame["interval"] = [
-        format_range(low, high, 2) for low, high in zip(frame["low"], frame["high"], strict=True)
-    ]
-    frame["difference_interval"] = [
-        format_range(*ends)
-        for ends in zip(frame["difference_low"], frame["difference_high"], strict=True)
-    ]
-    columns = (
-        *where(study),
-        Column("arm", "Arm"),
-        Column("order", "Bias order", format_count, numeric=True),
-        Column("lead", "Lead", format_number, numeric=True),
-        Column("signal_variance", "V_s", format_number, numeric=True),
-        Column("noise_amplification", "V_n", format_number, numeric=True),
-        Column("gain", "E[rK]", format_number, numeric=True),
-        Column("predicted_ratio", "Mean square, predicted ratio", format_number, numeric=True),
-        Column("measured_ratio", "measured", format_number, numeric=True),
-        Column("interval", "95 % interval", numeric=True),
-        Column("pairs", "Pairs", format_count, numeric=True),
-        Column("difference", "Dev loss, difference", format_change, numeric=True),
-        Column("difference_interval", "95 % interval", numeric=True),
-        Column("best", "Best dev loss", format_loss, numeric=True),
-    )
-    base = study.baselines[0]
-    note = (
-        f"Ratios to {base} of the mean squared projected gradient up to the first rung, at the "
-        "same setting and seed. Predicted for losses without noise: the ratio of E[(Σ rK)²]. Noise "
-        "in the losses (half precision, a small ε) moves it from V_s towards V_n. The difference "
-        "of dev loss is at equal settings, the best over all of the arm's settings, both at the "
-        "first rung. Order, lead, V_s and V_n are those of the first step, divided by the gain."
-    )
-    return Table(frame, columns, note)
-
-
-@table("arms")
-def theory_explains(study: Study) -> Table | None:
-    """Does theory explain the ranking of the arms?"""
-    frame = theory_and_ranking(study)
-    if frame.empty:
-        return None
-    columns = (
-        *where(study),
-        Column("predictor", "Theory"),
-        Column("outcome", "Measurement"),
-        Column("tau", "Kendall's τ over arms", format_number, numeric=True),
-        Column("p", "p", format_number, numeric=True),
-        Column("arms", "Arms", format_count, numeric=True),
-    )
-    note = (
-        "At the first rung. A τ near 1 says that a larger figure goes with a larger measurement: "
-        "V_s with a worse loss, if variance decides; a bias order with a better one (τ near −1), "
-        "if bias decides. With so few arms only a perfect ranking means much, and several pairs "
-        "are looked at."
-    )
-    return Table(frame, columns, note)
-
-
-@figure("arms")
-def predicted_and_measured(study: Study) -> PanelGroup | None:
-    """Mean squared projected gradient of each arm: predicted and measured ratio to the baseline."""
-    frame = theory_beside_measurement(study)
-    if frame.empty or frame["measured_ratio"].isna().all():
-        return None
-    known = frame[frame["measured_ratio"].notna()]
-    contexts = list(dict.fromkeys(known["context"]))[:MAX_PANELS]
-    panels = [_panel(study, known[known["context"] == c], c) for c in contexts]
-    note = (
-        "On the line the prediction for losses without noise holds. Bars are 95 % intervals over "
-        "settings. Above the line is what noise in the losses adds."
-    )
-    return PanelGroup(panels, note)
-
-
-def _panel(study: Study, frame: pd.DataFrame, context: str) -> Panel:
-    drawing = new_figure(5.0, 3.6)
-    axes = drawing.add_subplot()
-    colors, markers = colors_of(study.arms, study.baselines), markers_of(study.arms)
-    values = frame[["predicted_ratio", "measured_ratio"]].to_numpy(float)
-    ends = [0.7 * values.min(), 1.4 * values.max()]
-    axes.plot(ends, ends, color=INK, linewidth=0.8)
-    said = []
-    for row in frame.to_dict("records"):
-        arm, x, y = row["arm"], row["predicted_ratio"], row["measured_ratio"]
-        axes.plot(x, y, markers[arm], color=colors[arm], linestyle="none", label=arm)
-        if not np.isnan(row["low"]):
-            axes.plot([x, x], [row["low"], row["high"]], color=colors[arm], linewidth=1.2)
-        said.append(f"{arm} predicted {format_number(x)}, measured {format_number(y)}")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    ticks = sorted({1.0, *frame["predicted_ratio"]})
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(ticks, [format_number(tick) for tick in ticks])
-        axis.set_ticks([], minor=True)
-    axes.set_xlabel(f"Predicted ratio to {study.baselines[0]}")
-    axes.set_ylabel("Measured ratio")
-    title = "Mean squared projected gradient"
-    axes.set_title(f"{title}\n{context}" if context else title)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
-    over = f"{title} over that of {study.baselines[0]}"
-    return Panel(stem(context), drawing, f"{over}. {'; '.join(said)}.")
+def _read(row: Mapping[str, Any]) -> Reading:
+    """What a rank correlation says of theory, at the level .05."""
+    if row["arms"] < MIN_TELLING:
+        return "too few arms to tell"
+    if not row["p"] <= 0.05:
+        return "not told from chance"
+    sign = SAID.get((row["predictor"], row["outcome"]), 1)
+    return "as theory says" if row["tau"] * sign > 0 else "against theory"

@@ -24,7 +24,11 @@ from analysis.statistics.power import (
 from analysis.statistics.proportions import wilson_interval
 from analysis.statistics.ranks import RankCorrelation, kendall, spearman
 from analysis.statistics.survival import Survival, kaplan_meier
-from analysis.statistics.weighting import WeightedMean, weighted_difference
+from analysis.statistics.weighting import (
+    WeightedMean,
+    control_share_needed,
+    weighted_difference,
+)
 
 __all__ = [
     "Equivalence",
@@ -34,6 +38,7 @@ __all__ = [
     "WeightedMean",
     "adjust_holm",
     "attainable_size",
+    "control_share_needed",
     "equivalence",
     "equivalence_power",
     "interquartile_interval",

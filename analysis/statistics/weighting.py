@@ -96,6 +96,29 @@ def weighted_difference(
     return WeightedMean(difference, difference - reach, difference + reach, controls)
 
 
+def control_share_needed(dropped: int, controls: int = 2, chance: float = 0.95) -> float:
+    """The share of controls that leaves enough of them among an arm's dropped trials.
+
+    Each trial is a control with that probability, independently; their number among the dropped
+    is binomial, for the rule judges a control as it judges all others.
+
+    Args:
+        dropped: Trials that the rule drops.
+        controls: Wanted among them.
+        chance: With which there are to be as many.
+
+    Returns:
+        A probability; NaN where fewer were dropped than are wanted.
+
+    >>> round(control_share_needed(8), 2)
+    0.47
+    """
+    if dropped < controls:
+        return float("nan")
+    # P(K ≥ k) of a binomial K is the distribution function of Beta(k, n − k + 1).
+    return float(stats.beta.ppf(chance, controls, dropped - controls + 1))
+
+
 def _describe_arm(x: Floats, dropped: Bools, seen: Bools, arm: Bools) -> _Arm:
     """Mean, linearised scores of all trials, the variance that only controls tell of, and k.
 

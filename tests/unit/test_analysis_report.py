@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html.parser
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -151,10 +152,37 @@ def test_the_command_prints_where_the_report_lies(
     assert Path(capsys.readouterr().out.strip()) == tmp_path / "out" / "report.html"
 
 
+@pytest.mark.slow
+def test_another_baseline_can_be_named_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = SimulatedSweep(epsilons=(0.01,)).write(tmp_path)
+    assert main([str(folder), "--baseline", "kerzoo_paper"]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path == folder / "report" / "against-kerzoo_paper" / "report.html"
+    assert "kerzoo_paper, chosen for this report; the plan names mezo" in path.read_text()
+    (sweep,) = json.loads(path.with_name("report.json").read_text())["sweeps"]
+    assert (sweep["baseline"], sweep["planned_baseline"]) == ("kerzoo_paper", "mezo")
+    effects = (path.parent / "tables" / "effects.csv").read_text().splitlines()
+    assert {line.split(",")[1] for line in effects[1:]} == {"mezo"}
+
+
+def test_a_baseline_that_is_no_arm_is_refused_with_the_arms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = SimulatedSweep().write(tmp_path)
+    assert main([str(folder), "--baseline", "mezzo"]) == 2
+    told = capsys.readouterr().err
+    assert "baseline must be one of the arms mezo, kerzoo_paper; got 'mezzo'" in told
+    assert not (folder / "report").exists()
+
+
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
-    assert "exit codes" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "exit codes" in told
+    assert "--baseline ARM" in told
 
 
 def test_labels_are_spread_without_overlap_and_in_order() -> None:

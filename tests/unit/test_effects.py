@@ -17,6 +17,7 @@ from scipy import stats
 from analysis.load import load_study
 from analysis.sensitivity.effects import effects_at_rungs, rank_correlations
 from analysis.sensitivity.effects_shown import effects, effects_by_rung, rank_correlation
+from analysis.statistics import control_share_needed
 
 RATES = tuple(0.001 * 1.3**k for k in range(12))
 
@@ -95,6 +96,35 @@ def test_without_controls_survivors_stand_alone(tmp_path: Path) -> None:
     assert row["sample"] == "among survivors"
     assert math.isnan(row["weighted"])
     assert row["unseen"] == 4
+
+
+def test_too_few_controls_are_told_with_how_many_would_do(tmp_path: Path) -> None:
+    """Of 12 trials of an arm halving drops 6; a single one of them is exempt."""
+    gain = {rate: 0.01 * place for place, rate in enumerate(RATES)}
+    sweep = SimulatedSweep(
+        epsilons=(0.01,),
+        learning_rates=RATES,
+        gain=lambda v: gain[v[LEARNING_RATE]],
+        halving=2,
+        control=lambda v: v[LEARNING_RATE] == RATES[0] and v["arm"] == "mezo",
+    )
+    folder = sweep.write(tmp_path)
+    row = find(folder, RUNGS[1])
+    assert row["few_controls"] == {"kerzoo_paper": (0, 6), "mezo": (1, 6)}
+    table = effects(load_study([folder]))
+    assert table is not None
+    told = dict(zip(table.frame["rung"], table.frame["gap"], strict=True))
+    assert told[RUNGS[0]] == ""
+    assert told[RUNGS[1]] == "too few controls: kerzoo_paper 0 of 6, mezo 1 of 6"
+    assert "control_fraction would have to be 0.58 with 6 dropped trials" in table.note
+    assert "gap" in [column.name for column in table.columns]
+
+
+def test_the_share_of_controls_leaves_two_in_nineteen_of_twenty_sweeps() -> None:
+    for dropped in (2, 6, 40):
+        share = control_share_needed(dropped)
+        assert stats.binom.sf(1, dropped, share) == pytest.approx(0.95)
+    assert math.isnan(control_share_needed(1))
 
 
 def test_nothing_is_weighted_where_stopped_trials_have_no_decisions(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,22 @@ def test_a_report_is_built_where_torch_and_ray_cannot_be_imported(
     folder = SimulatedSweep(arms=("mezo",), learning_rates=(0.01,)).write(tmp_path)
     command = [sys.executable, "-c", BLOCKED, str(folder)]
     subprocess.run(command, cwd=project_root, check=True)
+
+
+def test_what_a_report_is_installed_with_brings_neither_torch_nor_ray(project_root: Path) -> None:
+    project = tomllib.loads((project_root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+
+    def names_of(requirements: list[str]) -> set[str]:
+        names: set[str] = set()
+        for requirement in requirements:
+            name, _, chosen = re.split(r"[<>=; ]", requirement)[0].partition("[")
+            for extra in filter(None, chosen.rstrip("]").split(",")):
+                names |= names_of(extras[extra])
+            names.add(name)
+        return names
+
+    core = project["dependencies"]
+    assert not {"torch", "transformers", "peft", "ray"} & names_of(core + extras["analysis"])
+    assert {"torch", "transformers", "peft", "ray"} <= names_of(core + extras["run"])
+    assert names_of(extras["run"] + extras["analysis"]) < names_of(extras["dev"])
