@@ -30,8 +30,10 @@ def kernel_theory(study: Study) -> Table | None:
         ("interval", ("low", "high"), 2),
         ("difference_interval", ("difference_low", "difference_high"), 4),
     ):
-        pairs = zip(*(frame[end] for end in ends), strict=True)
-        frame[name] = [format_range(*pair, decimals) for pair in pairs]
+        frame[name] = [
+            format_range(low, high, decimals)
+            for low, high in frame[list(ends)].itertuples(index=False)
+        ]
     columns = (
         *where(study),
         Column("arm", "Arm"),
