@@ -130,9 +130,9 @@ def smaller_micro_batch(training: TrainingOptions) -> int | None:
     return size // 2 or None
 
 
-def describe_retry(failure: Failure, micro_batch: int | None) -> dict[str, Any]:
-    """An entry of `retries` in trial.json; without a micro-batch the trial runs alone."""
-    answer = "alone" if micro_batch is None else f"micro-batches of {micro_batch}"
+def describe_retry(failure: Failure, micro_batch: int) -> dict[str, Any]:
+    """An entry of `retries` in trial.json."""
+    answer = f"micro-batches of {micro_batch}"
     return {"time": timestamp(), "cause": failure.cause, "answer": answer, "where": failure.where}
 
 

@@ -16,8 +16,9 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.schedulers import TrialScheduler
 
+from kerzoo.attempt import options_of_attempt, smaller_micro_batch
 from kerzoo.failures import MEMORY_CAUSES, Cause, Failure
-from kerzoo.records import ENDED, TrialFolder, timestamp
+from kerzoo.records import ENDED, TrialFolder, TrialSpec, timestamp
 from sweeps.schema import FailureOptions
 from sweeps.stopping import StopSignal
 
@@ -86,33 +87,33 @@ class RecoveringScheduler(TrialScheduler):
             return False
         losses = dict(values.get("losses", {}))
         losses[cause] = losses.get(cause, 0) + 1
-        answer: dict[str, Any] | None
-        if cause == "preempted":
-            answer = {}
-        elif cause == "lost_worker":
-            answer = {} if losses[cause] <= self.options.max_lost else None
-        elif cause in MEMORY_CAUSES:
-            answer = self._make_room(trial, values)
-        else:
-            answer = None
+        answer = self._answer(trial, folder, cause, losses[cause])
         if answer is None:
             folder.update(status="failed", failure=failure, losses=losses, ended=timestamp())
             return False
-        what = ", ".join(f"{name} {value}" for name, value in answer.items()) or "as before"
+        what, changed = answer
         retry = {"time": timestamp(), "cause": cause, "answer": what, "where": failure["where"]}
         retries = [*values.get("retries", []), retry]
-        smaller = {name: value for name, value in answer.items() if name == "micro_batch"}
-        folder.update(status="interrupted", losses=losses, retries=retries, **smaller)
+        folder.update(status="interrupted", losses=losses, retries=retries, **changed)
         return True
 
-    def _make_room(self, trial: Any, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Without neighbours first, then half as many sequences at a time, down to one."""
+    def _answer(
+        self, trial: Any, folder: TrialFolder, cause: str, times: int
+    ) -> tuple[str, dict[str, Any]] | None:
+        """What another attempt is given, in words and as entries of trial.json; None for none."""
+        if cause == "preempted" or (cause == "lost_worker" and times <= self.options.max_lost):
+            return "as before", {}
+        if cause not in MEMORY_CAUSES:
+            return None
         if not trial.config.get("alone"):
             trial.config["alone"] = True
             trial.update_resources(self.alone)
-            return {"alone": True}
-        size = int(values.get("micro_batch") or values["config"]["training"]["batch_size"])
-        return {"micro_batch": size // 2} if size > 1 else None
+            return "alone", {}
+        training = options_of_attempt(TrialSpec.from_dict(folder.read()), folder).training
+        smaller = smaller_micro_batch(training)
+        if smaller is None:
+            return None
+        return f"micro-batches of {smaller}", {"micro_batch": smaller}
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """The other scheduler's."""

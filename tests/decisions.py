@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +31,18 @@ def recompute(event: dict[str, Any], arms: Mapping[str, str], factor: float, quo
     share = max(1, int((len(others) + 1) // factor))
     own = [trial for trial in others if arms[trial] == arms[event["trial_id"]]]
     return "continue" if better(others) < share or better(own) < quota else "stop"
+
+
+def survivors_of(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]], rungs: list[int]
+) -> dict[str, int]:
+    """Each trial's last rung under halving by 2, without quota, counted from whole trials' rows."""
+    losses = {t: {row["rung"]: row["dev_loss"] for row in own} for t, own in rows.items()}
+    reached = dict.fromkeys(losses, rungs[-1])
+    alive = sorted(losses)
+    for rung in rungs[:-1]:
+        alive.sort(key=lambda trial: losses[trial][rung])
+        kept = max(1, len(alive) // 2)
+        reached |= dict.fromkeys(alive[kept:], rung)
+        alive = alive[:kept]
+    return reached

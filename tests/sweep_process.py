@@ -177,3 +177,10 @@ def numbers_of(folder: Path) -> dict[str, list[Row]]:
         trial: [{k: v for k, v in r.items() if k not in TIMING_COLUMNS} for r in where.rows()]
         for trial, where in trials_of(folder).items()
     }
+
+
+def assert_no_row_twice(folder: Path) -> None:
+    """Each trial's steps increase."""
+    for trial, where in trials_of(folder).items():
+        steps = [row["step"] for row in where.rows()]
+        assert steps == sorted(set(steps)), (trial, steps)

@@ -1,10 +1,12 @@
 """Early stopping compared on known curves: what it saves, and what it misses.
 
-    python tests/bench/halving.py [results/NAME …] [--trials 3000] [--slots 32] [--repeats 5]
+    python tests/bench/halving.py [RECORDS …] [--trials 2000] [--slots 32] [--repeats 3]
 
-With results folders, whose trials must have run to their end (scheduler=fifo), trials are drawn
-with replacement from the recorded curves; without any they follow made-up curves that cross,
-diverge and differ between two tasks.
+RECORDS are results folders whose trials all ran to their end (scheduler=fifo), or a published
+study's records.tar.xz. Trials are drawn with replacement from the recorded curves; a table says
+what each scheduler would have saved and missed. Without RECORDS there are two tables: of the 396
+screened trials of the study of kernels on SmolLM2, and of made-up curves that cross, diverge and
+differ between two tasks.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ import json
 import math
 import random
 import statistics
+import tarfile
+import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kerzoo.records import TrialFolder
@@ -24,12 +28,14 @@ from sweeps.schedulers import FIFO, HyperBand, MedianStopping, StratifiedASHA, S
 from sweeps.schedulers.base import Scheduler
 from sweeps.schedulers.simulation import Curve, Outcome, simulate
 
+STUDY = Path(__file__).parents[2] / "analysis" / "studies" / "smollm2_kernels" / "records.tar.xz"
 RUNGS = (120, 240, 600, 1200)
 ARMS = ("mezo", "legendre2", "legendre4", "gaussian4", "richardson4", "biweight4")
 SCHEDULERS: dict[str, Scheduler] = {
     "FIFO": FIFO("fifo"),
     "ASHA, plain": StratifiedASHA("asha", control_fraction=0.0, survivors_per_arm=0),
     "StratifiedASHA": StratifiedASHA("asha"),
+    "StratifiedASHA, quota 3": StratifiedASHA("asha", survivors_per_arm=3),
     "synchronous halving": SynchronousHalving("halving"),
     "HyperBand": HyperBand("hyperband"),
     "median stopping": MedianStopping("median"),
@@ -59,26 +65,39 @@ def make_curves(num_trials: int, seed: int) -> list[Curve]:
     return curves
 
 
-def read_curves(folders: Sequence[Path], num_trials: int, seed: int) -> list[Curve]:
-    """Trials drawn with replacement from the whole curves of results folders."""
-    recorded = []
-    for folder in folders:
-        plan = json.loads((folder / "plan.json").read_text())
-        strata = {trial: name for name, trials in plan["strata"].items() for trial in trials}
-        for spec in plan["trials"]:
-            rows = TrialFolder(folder / "trials" / spec["trial_id"]).rows()
-            values = {row["rung"]: math.inf if row["diverged"] else row["dev_loss"] for row in rows}
-            whole = tuple(values.get(rung, math.inf) for rung in spec["rungs"])
-            if math.inf in values.values() or math.inf not in whole:
-                curve = Curve(
-                    "", spec["arm"], strata[spec["trial_id"]], tuple(spec["rungs"]), whole
-                )
-                recorded.append(curve)
-    if not recorded:
-        raise SystemExit("no trial there ran to its end; record them with scheduler=fifo")
+def read_curves(source: Path) -> list[Curve]:
+    """The whole curves of a results folder, or of one that is packed; confirming trials left out.
+
+    Raises:
+        ValueError: If no trial there ran to its end.
+    """
+    if source.is_file():
+        with tempfile.TemporaryDirectory() as unpacked, tarfile.open(source) as archive:
+            archive.extractall(unpacked, filter="data")
+            return read_curves(Path(unpacked))
+    curves = list(_whole_curves(source))
+    if not curves:
+        raise ValueError(f"{source}: no trial ran to its end; record them with scheduler=fifo")
+    return curves
+
+
+def _whole_curves(folder: Path) -> Iterator[Curve]:
+    plan = json.loads((folder / "plan.json").read_text())
+    strata = {trial: name for name, trials in plan["strata"].items() for trial in trials}
+    for spec in plan["trials"]:
+        trial, rungs = spec["trial_id"], tuple(spec["rungs"])
+        rows = TrialFolder(folder / "trials" / trial).rows()
+        values = {row["rung"]: math.inf if row["diverged"] else row["dev_loss"] for row in rows}
+        whole = tuple(values.get(rung, math.inf) for rung in rungs)
+        if trial in strata and (math.inf in values.values() or math.inf not in whole):
+            yield Curve(trial, spec["arm"], strata[trial], rungs, whole)
+
+
+def resample(curves: Sequence[Curve], num_trials: int, seed: int) -> list[Curve]:
+    """Trials drawn with replacement from recorded curves, under names of their own."""
     generator = random.Random(seed)
     return [
-        dataclasses.replace(generator.choice(recorded), trial=f"t{i:05}") for i in range(num_trials)
+        dataclasses.replace(generator.choice(curves), trial=f"t{i:05}") for i in range(num_trials)
     ]
 
 
@@ -100,67 +119,80 @@ def regrets(curves: Sequence[Curve], outcome: Outcome) -> tuple[list[float], lis
     return [r for key, r in found.items() if len(key) == 1], kept, len(arms) - len(kept)
 
 
+HEAD = (
+    "scheduler",
+    "saved",
+    "time",
+    "worst regret of a task",
+    "mean regret of an arm",
+    "worst regret of an arm",
+    "arms lost",
+)
+
+
 def compare(curves_of: Sequence[Sequence[Curve]], num_slots: int) -> list[list[str]]:
     """A row of the table for each scheduler, averaged over repeats."""
-    table = []
-    for name, scheduler in SCHEDULERS.items():
-        saved, time, whole, arms, lost = [], [], [], [], []
-        for seed, curves in enumerate(curves_of):
-            chosen = curves
-            if name == "ASHA, plain":
-                chosen = [dataclasses.replace(curve, stratum="all") for curve in curves]
-            outcome = simulate(scheduler, chosen, num_slots, seed)
-            total = sum(curve.rungs[-1] for curve in curves)
-            saved.append(1.0 - sum(outcome.forward_passes.values()) / total)
-            time.append(outcome.wall_time * num_slots / total)
-            of_strata, of_arms, none = regrets(curves, outcome)
-            whole.append(max(of_strata))
-            arms.append(statistics.fmean(of_arms))
-            lost.append(none)
-        table.append(
-            [
-                name,
-                f"{statistics.fmean(saved):.1%}",
-                f"{statistics.fmean(time):.2f}",
-                f"{statistics.fmean(whole):.4f}",
-                f"{statistics.fmean(arms):.4f}",
-                f"{statistics.fmean(lost):.1f}",
-            ]
-        )
-    return table
+    return [
+        [name, *_measure(name == "ASHA, plain", scheduler, curves_of, num_slots)]
+        for name, scheduler in SCHEDULERS.items()
+    ]
+
+
+def _measure(
+    is_plain: bool, scheduler: Scheduler, curves_of: Sequence[Sequence[Curve]], num_slots: int
+) -> list[str]:
+    """A scheduler's figures; a plain one compares the trials of all tasks with each other."""
+    figures = []
+    for seed, curves in enumerate(curves_of):
+        chosen = [dataclasses.replace(c, stratum="all") for c in curves] if is_plain else curves
+        outcome = simulate(scheduler, chosen, num_slots, seed)
+        total = sum(curve.rungs[-1] for curve in curves)
+        tasks, arms, lost = regrets(curves, outcome)
+        saved = 1.0 - sum(outcome.forward_passes.values()) / total
+        time = outcome.wall_time * num_slots / total
+        figures.append((saved, time, max(tasks), statistics.fmean(arms), max(arms), lost))
+    saved, time, task, mean, worst, lost = map(statistics.fmean, zip(*figures, strict=True))
+    return [
+        f"{saved:.1%}",
+        f"{time:.2f}",
+        f"{task:.4f}",
+        f"{mean:.4f}",
+        f"{worst:.4f}",
+        f"{lost:.1f}",
+    ]
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="*", type=Path)
-    parser.add_argument("--trials", type=int, default=3000)
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description="What early stopping saves, and what it misses.")
+    parser.add_argument("records", nargs="*", type=Path)
+    parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--slots", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    curves_of = [
-        read_curves(arguments.folders, arguments.trials, seed)
-        if arguments.folders
-        else make_curves(arguments.trials, seed)
-        for seed in range(arguments.repeats)
-    ]
-    head = [
-        "scheduler",
-        "saved",
-        "time",
-        "worst regret of a task",
-        "mean regret of an arm",
-        "arms lost",
-    ]
-    rows = [head, *compare(curves_of, arguments.slots)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    for row in rows:
-        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+    parser.add_argument("--repeats", type=int, default=3)
+    asked = parser.parse_args()
+    seeds = range(asked.repeats)
+    for source in asked.records or [STUDY]:
+        recorded = read_curves(source)
+        print(f"\n{source}: {asked.trials} trials drawn from {len(recorded)} recorded ones")
+        curves_of = [resample(recorded, asked.trials, seed) for seed in seeds]
+        print_table([HEAD, *compare(curves_of, asked.slots)])
+    if not asked.records:
+        print(f"\n{asked.trials} made-up trials of two tasks")
+        curves_of = [make_curves(asked.trials, seed) for seed in seeds]
+        print_table([HEAD, *compare(curves_of, asked.slots)])
     print(
-        f"{arguments.trials} trials, {arguments.slots} slots, mean of {arguments.repeats} sweeps; "
-        "saved: forward passes; time: slots x wall time over the passes of all whole trials; "
-        "regret: dev loss of the best finished trial less that of the best of all; "
-        "arms lost: pairs of task and arm without a finished trial."
+        f"\n{asked.slots} slots, mean of {asked.repeats} sweeps; saved: share of the forward "
+        "passes of all whole trials that is not spent; time: slots x wall time over those passes; "
+        "regret: final dev loss of the best finished trial less that of the best of all; arms "
+        "lost: pairs of task and arm without a finished trial. ASHA, plain: one set of rungs for "
+        "all tasks, no quota, no controls; quota: scheduler.survivors_per_arm, else 1."
     )
 
 

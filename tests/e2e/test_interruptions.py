@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from decisions import read_events, recompute
 from sweep_process import (
     RUNGS,
     SweepProcess,
+    assert_no_row_twice,
     num_rows,
     numbers_of,
     read_plan,
@@ -41,13 +41,6 @@ def running_mid_trial(folder: Path) -> set[str]:
             if where.status == "running" and newest > where.records_path.stat().st_mtime:
                 found.add(trial)
     return found
-
-
-def assert_no_row_twice(folder: Path) -> None:
-    for trial, where in trials_of(folder).items():
-        steps = Counter(row["step"] for row in where.rows())
-        assert max(steps.values(), default=0) <= 1, (trial, steps)
-        assert list(steps) == sorted(steps)
 
 
 def kill_driver_at(log: Path, command: list[str], folder: Path, rows: int) -> None:

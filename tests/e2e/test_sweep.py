@@ -153,6 +153,7 @@ WRONG_COMMANDS = {
     "empty search space": (["space.arm=[]"], "space.arm"),
     "missing data file": (["task.data_dir=/nowhere"], "task.data_dir"),
     "no GPU": (["training.device=cuda", "name=gpu"], "training.device"),
+    "folder that cannot be made": (["results_dir=/proc/version/results"], "results_dir: cannot"),
     "another model": (["model.seed=1"], "fresh=true"),
     "another budget": (["training.forward_passes=480"], "training.forward_passes"),
 }

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from decisions import read_events
+from decisions import read_events, survivors_of
 from sweep_process import (
     RUNGS,
     SweepProcess,
@@ -22,27 +22,11 @@ from sweep_process import (
 pytestmark = pytest.mark.chaos
 
 
-def survivors_of(folder: Path) -> dict[str, int]:
-    """Each trial's last rung under halving by 2, counted from the rows of whole trials."""
-    losses = {
-        trial: {row["rung"]: row["dev_loss"] for row in rows}
-        for trial, rows in numbers_of(folder).items()
-    }
-    reached = dict.fromkeys(losses, RUNGS[-1])
-    alive = sorted(losses)
-    for rung in RUNGS[:-1]:
-        alive.sort(key=lambda trial: losses[trial][rung])
-        kept = max(1, len(alive) // 2)
-        reached |= dict.fromkeys(alive[kept:], rung)
-        alive = alive[:kept]
-    return reached
-
-
 def test_a_driver_killed_while_trials_wait_changes_no_survivor_and_no_row(
     results: Path, undisturbed: tuple[Path, str]
 ) -> None:
     whole = numbers_of(undisturbed[0])
-    reached = survivors_of(undisturbed[0])
+    reached = survivors_of(whole, RUNGS)
     folder = results / "waiting"
     command = settings(
         results,

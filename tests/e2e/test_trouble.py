@@ -104,7 +104,7 @@ SequenceRunner.states = states
     for trial, where in trials_of(folder).items():
         content = where.read()
         assert [retry["cause"] for retry in content["retries"]] == ["device_memory"] * 2
-        assert [r["answer"] for r in content["retries"]] == ["alone True", "micro-batches of 1"]
+        assert [r["answer"] for r in content["retries"]] == ["alone", "micro-batches of 1"]
         assert content["micro_batch"] == 1
         for row, expected in zip(where.rows(), whole[trial], strict=True):
             assert row["step"] == expected["step"]

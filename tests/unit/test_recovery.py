@@ -1,0 +1,133 @@
+"""What a trial is given after an attempt was lost: room, smaller micro-batches, or nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import cloudpickle
+from ray.exceptions import ActorDiedError, RayTaskError
+from ray.tune.schedulers import FIFOScheduler
+
+from kerzoo.attempt import options_of_attempt
+from kerzoo.failures import Failure
+from kerzoo.records import TrialFolder
+from sweeps.plan import make_plan
+from sweeps.recovery import AttemptFailedError, RecoveringScheduler
+from sweeps.schema import FailureOptions
+from sweeps.stopping import StopSignal
+
+ALONE = {"cpu": 2.0}
+LOW_MEMORY = (
+    "The actor died because its worker was killed: 1 worker(s) were killed due to the node running "
+    "low on memory."
+)
+VANISHED = (
+    "Worker unexpectedly exits with a connection error code 2. End of file. There are some "
+    "potential root causes. (1) The process is killed by SIGKILL by OOM killer due to high memory "
+    "usage. (2) ray stop --force is called."
+)
+
+
+class Recovery:
+    """A trial of 16 sequences a step on a CPU, and what Tune's scheduler does when it is lost."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        overrides = ["+sweep=quickstart", "model=opt-tiny", "arm=mezo", f"results_dir={tmp_path}"]
+        overrides += ["training.learning_rate=1e-2", "training.perturbation_scale=1e-2"]
+        plan = make_plan(overrides, "test")
+        plan.create_trials()
+        (self.spec,) = plan.specs
+        assert self.spec.config["training"]["batch_size"] == 16
+        self.folder: TrialFolder = plan.trial_folder(self.spec.trial_id)
+        self.stop = StopSignal(tmp_path / ".stop", lambda message: None)
+        self.errors = tmp_path / "error.pkl"
+        self.resources: list[dict[str, float]] = []
+        self.trial = SimpleNamespace(
+            config={"trial_id": self.spec.trial_id},
+            pickled_error_file=str(self.errors),
+            update_resources=self.resources.append,
+        )
+        folders = {self.spec.trial_id: self.folder}
+        self.scheduler = RecoveringScheduler(
+            FIFOScheduler(), folders, FailureOptions(max_lost=2), self.stop, ALONE
+        )
+
+    def lose(self, error: Exception) -> str:
+        """The status after another attempt was lost."""
+        self.folder.begin_attempt()
+        self.errors.write_bytes(cloudpickle.dumps(error))
+        self.scheduler.on_trial_error(None, self.trial)
+        return self.folder.status
+
+    @property
+    def answers(self) -> list[str]:
+        return [retry["answer"] for retry in self.folder.read()["retries"]]
+
+
+@pytest.fixture
+def recovery(tmp_path: Path) -> Recovery:
+    return Recovery(tmp_path)
+
+
+def raised(error: Exception) -> RayTaskError:
+    """An attempt's failure as Tune is given it."""
+    return RayTaskError("train", "", AttemptFailedError(Failure.of(error).to_dict()))
+
+
+def died(message: str) -> Any:
+    """The loss of a worker as Ray tells of it."""
+    error = ActorDiedError()
+    error.error_msg = message
+    return error
+
+
+@pytest.mark.parametrize("how", ["the memory monitor", "an exception"])
+def test_out_of_memory_is_answered_by_room_and_then_by_ever_smaller_micro_batches(
+    recovery: Recovery, how: str
+) -> None:
+    """A CPU runs 8 sequences together by itself, so that half of that is the first that helps."""
+    error = died(LOW_MEMORY) if how == "the memory monitor" else raised(MemoryError())
+    sizes = []
+    while recovery.lose(error) == "interrupted":
+        sizes.append(options_of_attempt(recovery.spec, recovery.folder).training.micro_batch)
+    assert recovery.answers == ["alone", *(f"micro-batches of {size}" for size in (4, 2, 1))]
+    assert sizes == [0, 4, 2, 1]
+    assert recovery.resources == [ALONE]
+    content = recovery.folder.read()
+    assert (content["status"], content["failure"]["cause"]) == ("failed", "host_memory")
+    assert recovery.trial.config["skip"]
+
+
+def test_a_worker_that_vanished_is_replaced_so_many_times_and_not_taken_for_one_without_memory(
+    recovery: Recovery,
+) -> None:
+    assert [recovery.lose(died(VANISHED)) for _ in range(3)] == ["interrupted"] * 2 + ["failed"]
+    assert recovery.answers == ["as before"] * 2
+    assert recovery.folder.read()["failure"]["cause"] == "lost_worker"
+
+
+def test_an_error_in_code_is_never_tried_again(recovery: Recovery) -> None:
+    assert recovery.lose(raised(KeyError("loss"))) == "failed"
+    assert "retries" not in recovery.folder.read()
+    assert not recovery.stop.requested
+
+
+def test_a_full_disk_stops_the_sweep_and_fails_no_trial(recovery: Recovery) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert recovery.lose(raised(full)) == "running"
+    assert recovery.stop.requested
+    assert recovery.stop.reason == "the results cannot be written: [Errno 28] " + os.strerror(28)
+
+
+def test_a_trial_that_ended_before_its_worker_was_lost_stays_as_it_is(recovery: Recovery) -> None:
+    writer = recovery.folder.begin_attempt()
+    writer.set_status("finished")
+    recovery.errors.write_bytes(cloudpickle.dumps(died(VANISHED)))
+    recovery.scheduler.on_trial_error(None, recovery.trial)
+    assert recovery.folder.status == "finished"
+    assert recovery.trial.config["skip"]
