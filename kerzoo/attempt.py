@@ -165,7 +165,7 @@ class Attempt:
         self.progress = progress
         self.learner = options.method.start(options, bench, writer.folder)
         self.recorded = {int(row["step"]): row for row in writer.folder.rows()}
-        with writer.folder.lock():
+        with writer.holding():
             path = writer.folder.trajectory_path
             logged = cut_torn_step(path)
             self.logged = logged[: self.learner.resume(logged, self.recorded)]

@@ -15,6 +15,7 @@ This module imports no torch.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import errno
@@ -144,12 +145,21 @@ class TrialFolder:
         return filelock.FileLock(self.path / ".lock", timeout=60)
 
     def create(self, spec: TrialSpec) -> None:
-        """Write trial.json with the status "planned", unless the trial is there already."""
+        """Write trial.json with the status "planned", unless the trial is there already.
+
+        One that is there learns where its model and data lie now, if that is elsewhere.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         with self.lock():
             if not (self.path / "trial.json").exists():
                 begun = {"status": "planned", "attempts": 0, "method_version": METHOD_VERSION}
                 self._write({**dataclasses.asdict(spec), **begun})
+                return
+            values = self.read()
+            config = _with_places(values["config"], spec.config)
+            if config != values["config"]:
+                now = {"config": config, "overrides": spec.overrides, "command": spec.command}
+                self._write(values | now)
 
     def read(self) -> dict[str, Any]:
         """The content of trial.json.
@@ -205,6 +215,13 @@ class TrialWriter:
         self.folder = folder
         self.attempt = attempt
         self._lock = folder.lock()
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Within the block this attempt is the newest, and nobody else writes."""
+        with self._lock:
+            self._check()
+            yield
 
     def append_row(self, row: Row) -> None:
         """Append a row, durably. Numbers that are not finite become null."""
@@ -320,6 +337,15 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def timestamp() -> str:
     """Now, in UTC, to the second, as ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _with_places(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's configuration with the places on disk of another one."""
+    merged = dict(config)
+    for part, place in (("model", "path"), ("task", "data_dir")):
+        if place in other.get(part, {}):
+            merged[part] = {**config[part], place: other[part][place]}
+    return merged
 
 
 def _finite_or_null(value: Any) -> Any:

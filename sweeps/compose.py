@@ -27,6 +27,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 LARGE_MODEL_PARAMETERS = 1_000_000_000
 """Models from this size on are planned for a GPU by training.device=auto."""
 
+_OPEN = "cluster.resources"  # whose keys are Ray's
 _WORDS = ("null", "true", "false", "nan", "inf")  # text that is not text without quotes
 
 
@@ -340,6 +341,7 @@ def _explain(error: Exception) -> str:
 
 def _hydra_compose(overrides: list[str]) -> DictConfig:
     """Hydra's own; a key that the chosen file leaves at its class's default can be set as well."""
+    overrides = [f"++{o}" if o.startswith(_OPEN) else o for o in overrides]
     try:
         return hydra.compose("config", overrides, return_hydra_config=True)
     except HydraException as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import tune
@@ -13,6 +14,8 @@ from sweeps.ledger import Ledger
 from sweeps.schema import FailureOptions
 from sweeps.stopping import StopSignal
 
+COUNT_EVERY_S = 5.0
+
 
 class Control(tune.Callback):
     """Keeps the ledger and asks the sweep to stop when that is better than to go on.
@@ -22,6 +25,7 @@ class Control(tune.Callback):
         options: How many failures that are alike are enough.
         stop: The request.
         ledger: Of this run.
+        count_slots: How many trials the cluster has room for, of which nodes come and go.
     """
 
     def __init__(
@@ -30,12 +34,15 @@ class Control(tune.Callback):
         options: FailureOptions,
         stop: StopSignal,
         ledger: Ledger,
+        count_slots: Callable[[], int],
     ) -> None:
         super().__init__()
         self.folders = dict(folders)
         self.options = options
         self.stop = stop
         self.ledger = ledger
+        self._count_slots = count_slots
+        self._counted = time.monotonic()
         statuses = {trial: folder.status for trial, folder in folders.items()}
         self._went_well = bool(set(statuses.values()) & (ENDED - {"failed"}))
         self._failures: dict[str, Mapping[str, Any]] = {}
@@ -69,6 +76,10 @@ class Control(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         """Several times a second."""
+        now = time.monotonic()
+        if now - self._counted >= COUNT_EVERY_S:
+            self._counted = now
+            self.ledger.resize(self._count_slots())
         self.ledger.advance()
         warning = self.ledger.warning()
         if warning:

@@ -5,6 +5,8 @@ the sweep and not of one run.
 
     efficiency = (step time + evaluation time) / (slots · wall time − preparation − tail)
 
+Where nodes come and go, slots · wall time is the integral of the slots that there were.
+
 Preparation is what is done once before the first trial, and the time until each slot's process
 has loaded model and data for its first; the tail is the time in which a slot finds no trial to
 run. Both are shown apart.
@@ -86,7 +88,7 @@ class Ledger:
         self.prepared_s = prepared_s
         self._now = self._saved = time.monotonic()
         self._start = self._now - prepared_s
-        self.slot_time_s = self.startup_s = self.tail_s = 0.0
+        self.slot_time_s = self.startup_s = self.tail_s = self._capacity_s = 0.0
         self.preparations: dict[Any, float] = {}
         self._warned = False
 
@@ -94,6 +96,12 @@ class Ledger:
     def num_running(self) -> int:
         """Trials that hold a slot."""
         return len(self._running)
+
+    def resize(self, num_slots: int) -> None:
+        """A cluster has room for another number of trials now."""
+        if num_slots != self.num_slots:
+            self.advance()
+            self.num_slots = num_slots
 
     def begin(self, trial: str) -> None:
         """A trial took a slot."""
@@ -121,11 +129,17 @@ class Ledger:
         elapsed, self._now = now - self._now, now
         busy = min(self.num_running, self.num_slots)
         self.slot_time_s += elapsed * self.num_running
+        self._capacity_s += elapsed * self.num_slots
         idle = elapsed * (self.num_slots - busy)
         if self._waiting == 0:
             self.tail_s += idle
         elif self._num_starts < self.num_slots:
             self.startup_s += idle
+
+    @property
+    def capacity_s(self) -> float:
+        """slots · wall time."""
+        return self._capacity_s + self.num_slots * self.prepared_s
 
     @property
     def spent(self) -> Spent:
@@ -145,8 +159,7 @@ class Ledger:
         busy = self._gain("device_time_s") + self._gain("eval_time_s")
         preparation = self.num_slots * self.prepared_s
         preparation += self.startup_s + sum(self.preparations.values())
-        wall = self._now - self._start
-        usable = self.num_slots * wall - preparation - self.tail_s
+        usable = self.capacity_s - preparation - self.tail_s
         return {
             "started": self.started,
             "ended": timestamp(),
@@ -162,8 +175,7 @@ class Ledger:
         """The same for people."""
         own = self.summary()
         rate = "–" if own["efficiency"] is None else f"{own['efficiency']:.3f}"
-        rest = own["slots"] * own["wall_time_s"] - own["busy_s"]
-        rest -= own["preparation_s"] + own["tail_s"]
+        rest = self.capacity_s - own["busy_s"] - own["preparation_s"] - own["tail_s"]
         return (
             f"Sweep efficiency {rate}: {own['slots']} slots for "
             f"{format_duration(own['wall_time_s'])}; steps and evaluations "

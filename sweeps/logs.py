@@ -12,13 +12,14 @@ from kerzoo.records import timestamp
 
 
 @contextlib.contextmanager
-def logged_to(path: Path) -> Iterator[None]:
+def logged_to(path: Path, place: str) -> Iterator[None]:
     """Append standard output, standard error, logging and an exception's traceback to a file.
 
     For a process that does one thing at a time: the streams are the process's.
 
     Args:
         path: The log; its folder exists.
+        place: Where the process runs.
 
     Raises:
         Exception: Whatever the block raises, after it was logged.
@@ -27,7 +28,7 @@ def logged_to(path: Path) -> Iterator[None]:
         handler = logging.StreamHandler(log)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)
-        print(f"--- begun {timestamp()}", file=log)
+        print(f"--- begun {timestamp()} on {place}", file=log)
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 yield

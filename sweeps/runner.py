@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import logging
 import os
 import shutil
 import socket
@@ -26,6 +25,7 @@ from rich.console import Console
 
 from kerzoo.failures import classify
 from kerzoo.records import ENDED, Row, TrialSpec, timestamp
+from sweeps.cluster import set_environment, start_ray
 from sweeps.compose import ConfigError
 from sweeps.cost import stratum_of
 from sweeps.ledger import Ledger
@@ -40,25 +40,6 @@ from sweeps.resources import (
 )
 from sweeps.stopping import StopSignal
 
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""Set before Ray is imported, unless the user set them."""
-
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Keeps the ports of a Ray of one's own on 127.0.0.1, on every system; Ray opens them on all
-addresses of the machine otherwise."""
-
-OBJECT_STORE_BYTES = 200 << 20
 STOP_FILE = ".stop"
 """In the results folder: asks a sweep to stop."""
 
@@ -82,9 +63,7 @@ def run_plan(plan: Plan, console: Console) -> int:
     if code:
         return code
     announce(plan, pending, console)
-    own = LOOPBACK if plan.sweep.cluster.address == "local" else {}
-    for name, value in {**ENVIRONMENT, **own}.items():
-        os.environ.setdefault(name, value)
+    set_environment(plan.sweep.cluster)
     stop = None
     try:
         stop = _fit(plan, pending, console, begun)
@@ -228,8 +207,8 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console, begun: float) -
     _say_begun(observers, len(pending), rows)
     storage = plan.folder / ".ray"
     shutil.rmtree(storage, ignore_errors=True)
-    _start_ray(plan)
     try:  # Ray takes SIGTERM for itself when it starts
+        start_ray(sweep.cluster)
         with stop.on_signals(), contextlib.ExitStack() as stack:
             tuner = _tuner(plan, pending, rows, stop, ledger, storage, display, observers)
             stack.enter_context(display)
@@ -270,7 +249,11 @@ def _tuner(
     peaks = [r["peak_memory_gib"] for own in rows.values() for r in own if r["peak_memory_gib"]]
     resources = trial_resources(sweep.cluster, options, peaks)
     ledger.gpus_per_trial = resources.get("gpu", 0.0)
-    ledger.num_slots = max(1, min(len(pending), count_slots(resources, cluster_nodes())))
+
+    def slots() -> int:
+        return max(1, min(len(pending), count_slots(resources, cluster_nodes())))
+
+    ledger.num_slots = slots()
     alone = resources_without_neighbours(resources, cluster_nodes())
     scheduler = _scheduler(plan, rows)
     return tune.Tuner(
@@ -279,6 +262,7 @@ def _tuner(
             "trial_id": tune.grid_search([spec.trial_id for spec in pending]),
             "trials": str(plan.folder / "trials"),
             "stop": str(stop.path),
+            "started_in": os.getcwd(),
             "shares": resources != alone,
         },
         tune_config=tune.TuneConfig(
@@ -294,7 +278,7 @@ def _tuner(
             failure_config=tune.FailureConfig(max_failures=-1),  # sweeps.recovery counts
             callbacks=[
                 SweepCallback(folders, display, observers, scheduler.gave_up),
-                Control(folders, sweep.failures, stop, ledger),
+                Control(folders, sweep.failures, stop, ledger, slots),
             ],
         ),
     )
@@ -336,22 +320,6 @@ def _say_left(observers: Observers, plan: Plan) -> None:
     failed = statuses.count("failed")
     name = "interrupted" if left else "ended"
     observers.event(name, trials=len(statuses), left=left, failed=failed)
-
-
-def _start_ray(plan: Plan) -> None:
-    import ray
-
-    cluster = plan.sweep.cluster
-    own: dict[str, Any] = {}
-    if cluster.address == "local":
-        own = {
-            "num_cpus": cluster.num_cpus,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-        }
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR, **own)
 
 
 def _mark_interrupted(plan: Plan) -> None:

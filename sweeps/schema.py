@@ -72,7 +72,7 @@ class ClusterOptions:
 
     Args:
         name: Label.
-        address: "local" for a Ray of one's own, "auto" for the cluster at hand.
+        address: "local" for a Ray of one's own, "auto" for the cluster at hand, or HOST:PORT.
         num_cpus: CPUs that a local Ray may use; None for all.
         gpus_per_trial: GPUs of a trial with training.device=cuda; fractions share one, and "auto"
             lets as many share one as its memory holds. More than one only for trials that train
@@ -80,6 +80,7 @@ class ClusterOptions:
         gpu_memory_gib: Of the smallest GPU, for "auto"; None to ask the nodes.
         resources: Further Ray resources of a trial by Ray's names, which choose among unlike
             nodes: {"accelerator_type:A100": 0.001}.
+        upload_code: On a cluster, run the driver's kerzoo and sweeps and not what its nodes have.
     """
 
     name: str = MISSING
@@ -88,6 +89,7 @@ class ClusterOptions:
     gpus_per_trial: Any = 1.0
     gpu_memory_gib: Optional[float] = None  # noqa: UP045
     resources: dict[str, float] = dataclasses.field(default_factory=dict)
+    upload_code: bool = True
 
     def __post_init__(self) -> None:
         if self.num_cpus is not None and self.num_cpus < 1:

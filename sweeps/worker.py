@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,8 @@ REPORTED = (
 )
 """Columns that the driver hears of at once; the whole row is on disk."""
 
+CODE = Path(__file__).resolve().parent.parent
+
 LEFT = {"rung": None, "interrupted": True}
 """Reported by a trial that is to be continued by another run."""
 
@@ -50,6 +53,16 @@ def workspace() -> Workspace:
     )
 
 
+def place() -> str:
+    """Where this process runs, on which GPUs, and whose code."""
+    node = ray.get_runtime_context().get_node_id()
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return (
+        f"{socket.gethostname()}, node {node[:12]}, process {os.getpid()}, "
+        f"CUDA_VISIBLE_DEVICES={gpus}, code in {CODE}"
+    )
+
+
 def train(config: dict[str, Any]) -> None:
     """A Tune function: run or resume the trial, report its rows.
 
@@ -58,8 +71,9 @@ def train(config: dict[str, Any]) -> None:
 
     Args:
         config: `trials`, the absolute path of the folder of all trials; `trial_id`; `stop`, the
-            path of the file that ends a run; `shares`, whether trials share a device; and from
-            `sweeps.recovery`: `alone`, this one shares none; `skip`, nothing is left to do.
+            path of the file that ends a run; `started_in`, the driver's folder, to which relative
+            paths belong; `shares`, whether trials share a device; and from `sweeps.recovery`:
+            `alone`, this one shares none; `skip`, nothing is left to do.
 
     Raises:
         AttemptFailedError: If the trial may be run again.
@@ -69,6 +83,8 @@ def train(config: dict[str, Any]) -> None:
     if config.get("skip") or stop.exists:
         tune.report(LEFT)
         return
+    with contextlib.suppress(OSError):  # a node without it can read absolute paths alone
+        os.chdir(config["started_in"])
     start = time.perf_counter()
     is_first = workspace.cache_info().currsize == 0
     tune.report({"rung": None})
@@ -76,7 +92,7 @@ def train(config: dict[str, Any]) -> None:
         spec = TrialSpec.from_dict(folder.read())
         shares = bool(config["shares"]) and not config.get("alone", False)
         rows = run_trial(spec, folder, workspace(), stop.check, shares)
-        with logged_to(folder.path / "log.txt"), contextlib.closing(rows):
+        with logged_to(folder.path / "log.txt", place()), contextlib.closing(rows):
             _report(rows, start if is_first else None)
     except StaleAttemptError:
         return

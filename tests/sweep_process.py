@@ -121,6 +121,14 @@ class SweepProcess:
         self.process.kill()
         self.process.wait(DEADLINE_S)
 
+    def kill_all_but(self, spared: psutil.Process) -> None:
+        """SIGKILL to the driver and all that it started, but for one process."""
+        for process in self.remember():
+            if process != spared:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        self.process.wait(DEADLINE_S)
+
     def interrupt(self) -> int:
         """Ctrl-C, as a terminal sends it to the driver; returns the exit code."""
         self.remember()
@@ -184,3 +192,14 @@ def assert_no_row_twice(folder: Path) -> None:
     for trial, where in trials_of(folder).items():
         steps = [row["step"] for row in where.rows()]
         assert steps == sorted(set(steps)), (trial, steps)
+
+
+def running_mid_trial(folder: Path) -> set[str]:
+    """Trials that took steps after their last row."""
+    found = set()
+    for trial, where in trials_of(folder).items():
+        with contextlib.suppress(FileNotFoundError):
+            newest = where.trajectory_path.stat().st_mtime
+            if where.status == "running" and newest > where.records_path.stat().st_mtime:
+                found.add(trial)
+    return found

@@ -18,9 +18,8 @@ from sweeps.compose import Composed, compose, parse_overrides
 from sweeps.plan.base import Plan
 from sweeps.plan.checks import (
     check_baseline,
-    check_confirmation,
-    check_gpus_per_trial,
     check_seeds_are_fresh,
+    check_sweep,
 )
 from sweeps.plan.confirm import expect_confirmation
 from sweeps.plan.provenance import find_commit, find_versions
@@ -57,8 +56,7 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
     entries = [factory.make(cell) for cell in cells]
     specs, options = _order(entries, sweep.search.plan_seed)
     kinds = list({cost.kind_of(o): o for o in options}.values())
-    check_gpus_per_trial(sweep.cluster.gpus_per_trial, kinds)
-    check_confirmation(sweep, kinds, single)
+    check_sweep(sweep, kinds, single)
     if phase == "both":
         check_seeds_are_fresh(sweep, factors_of(cells), options)
     if not single:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import re
+import urllib.parse
 from collections.abc import Sequence
 
 from kerzoo.options import TrialOptions
 from sweeps import cost, schema
 from sweeps.compose import ConfigError
+
+SECRET = re.compile("secret|password|token|key|credential", re.IGNORECASE)
+
+
+def check_sweep(sweep: schema.SweepConfig, options: Sequence[TrialOptions], single: bool) -> None:
+    """Refuse what cannot be run, or must not be written down.
+
+    Args:
+        sweep: The sweep's own values.
+        options: One trial of each kind.
+        single: Whether one trial is planned for itself.
+
+    Raises:
+        ConfigError: Naming the setting.
+    """
+    check_mirror(sweep.mirror)
+    check_gpus_per_trial(sweep.cluster.gpus_per_trial, options)
+    check_confirmation(sweep, options, single)
 
 
 def check_gpus_per_trial(gpus_per_trial: float | str, options: Sequence[TrialOptions]) -> None:
@@ -81,6 +101,21 @@ def check_baseline(baseline: str, arms: set[str]) -> None:
     if baseline not in arms:
         raise ConfigError(
             f"baseline: no cell has the arm {baseline!r}; arms here: " + ", ".join(sorted(arms))
+        )
+
+
+def check_mirror(mirror: str | None) -> None:
+    """Refuse a mirror's URI that holds a password or key: plan.json records every setting.
+
+    Raises:
+        ConfigError: Without the URI.
+    """
+    parts = urllib.parse.urlsplit(mirror or "")
+    named = urllib.parse.parse_qs(parts.query)
+    if parts.password is not None or any(SECRET.search(name) for name in named):
+        raise ConfigError(
+            "mirror: must hold no password, key or token, because plan.json records every setting; "
+            "give it by the environment variables of the file system, as AWS_SECRET_ACCESS_KEY"
         )
 
 

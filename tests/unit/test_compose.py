@@ -234,6 +234,11 @@ def test_fifty_cells_of_a_mixed_space_equal_their_full_composition() -> None:
     assert_cells_agree(plan, 50)
 
 
+@pytest.mark.parametrize("override", ["cluster.resources={GPU:0.5}", "+cluster.resources.GPU=0.5"])
+def test_resources_have_the_names_that_ray_gives_them(override: str) -> None:
+    assert compose([*QUICK, override]).sweep.cluster.resources == {"GPU": 0.5}
+
+
 def test_a_key_that_a_file_leaves_at_its_default_can_be_set() -> None:
     overrides = ["task=sst2", "task.objective=accuracy", "task.shots=4"]
     task = compose(overrides).config["task"]

@@ -63,6 +63,22 @@ def test_preparation_and_tail_are_no_part_of_the_efficiency(tmp_path: Path, cloc
     assert "Sweep efficiency 1.000: 2 slots for 70 s" in ledger.describe()
 
 
+def test_nodes_that_come_and_go_change_the_time_that_could_be_used(
+    tmp_path: Path, clock: Clock
+) -> None:
+    ledger = Ledger(tmp_path / "run.json", BudgetOptions(), 0.0, {"a": [], "b": []}, 2)
+    for num_slots, trial in ((1, "a"), (2, "b"), (1, None)):
+        ledger.resize(num_slots)
+        if trial:
+            ledger.begin(trial)
+        else:
+            ledger.end("b")
+        clock.now += 10
+    ledger.arrive("a", row(10, 30.0, 0.0))
+    ledger.arrive("b", row(10, 6.0, 0.0))
+    assert ledger.summary()["efficiency"] == pytest.approx(36 / (10 + 20 + 10))
+
+
 def test_what_was_prepared_before_counts_for_the_budget_and_not_for_the_efficiency(
     tmp_path: Path, clock: Clock
 ) -> None:

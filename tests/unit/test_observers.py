@@ -101,9 +101,9 @@ def test_an_event_that_was_torn_by_a_crash_is_left_out(tmp_path: Path) -> None:
 
 def test_a_trials_log_has_what_it_prints_logs_and_raises(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
-    with logged_to(path):
+    with logged_to(path, "a node"):
         print("first attempt")
-    with contextlib.suppress(ZeroDivisionError), logged_to(path):
+    with contextlib.suppress(ZeroDivisionError), logged_to(path, "a node"):
         print("second attempt")
         _ = 1 / 0
     text = path.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -125,6 +126,21 @@ def test_creating_a_trial_again_changes_nothing(folder: TrialFolder) -> None:
     assert (folder.path / "trial.json").read_bytes() == before
 
 
+def test_a_trial_that_is_planned_again_learns_where_model_and_data_lie_now(tmp_path: Path) -> None:
+    def planned(path: str | None, data: str, rate: float) -> TrialSpec:
+        config = {"model": {"path": path, "name": "m"}, "task": {"data_dir": data}, "rate": rate}
+        return dataclasses.replace(SPEC, config=config, overrides=[f"task.data_dir={data}"])
+
+    folder = TrialFolder(tmp_path / SPEC.trial_id)
+    folder.create(planned("/old/model", "/old/data", 0.1))
+    folder.begin_attempt().set_status("finished")
+    folder.create(planned("/new/model", "/new/data", 0.2))
+    content = folder.read()
+    assert content["config"] == planned("/new/model", "/new/data", 0.1).config
+    assert content["overrides"] == ["task.data_dir=/new/data"]
+    assert (content["status"], content["attempts"]) == ("finished", 1)
+
+
 def test_attempts_are_numbered_and_begin_as_running(folder: TrialFolder) -> None:
     for number in (1, 2, 3):
         assert folder.begin_attempt().attempt == number
@@ -166,6 +182,10 @@ def test_an_overtaken_attempt_can_write_neither_row_nor_step_nor_status(
         stale.append_step(b"step")
     with pytest.raises(StaleAttemptError, match=message):
         stale.set_status("failed")
+    with pytest.raises(StaleAttemptError, match=message), stale.holding():
+        pytest.fail("it held what is not its own any more")
+    with newer.holding():
+        pass
     newer.append_row({"step": 24})
     assert [row["step"] for row in folder.rows()] == [0, 24]
     assert not folder.trajectory_path.exists()
