@@ -106,7 +106,7 @@ def _attempt(
     progress: Progress,
 ) -> Generator[Row, None, None]:
     torch.set_num_threads(options.training.threads)
-    reset_peak_memory(options.training.device)
+    reset_peak_memory(options.training.device, workspace.num_devices)
     with workspace.open(options) as bench:
         attempt = Attempt(spec, options, writer, workspace, bench, progress)
         yield from attempt.rows()
@@ -234,7 +234,7 @@ class Attempt:
         losses = self.learner.advance(step)
         if losses is None:
             return False
-        synchronise(self.options.training.device)
+        synchronise(self.options.training.device, self.workspace.num_devices)
         record = StepRecord(
             step,
             losses,
@@ -306,7 +306,7 @@ class Attempt:
             "dev_loss": metrics.loss if metrics else None,
             **self._dev_figures(metrics),
             "diverged": metrics is None,
-            "peak_memory_gib": peak_memory_gib(training.device),
+            "peak_memory_gib": peak_memory_gib(training.device, self.workspace.num_devices),
             **(figures_of_test(self.options.task, None, None) if self.is_confirming else {}),
         }
 

@@ -12,7 +12,7 @@ import dataclasses
 import math
 
 from kerzoo.estimator import Estimate
-from kerzoo.weights import Factors, FlatWeights, pair
+from kerzoo.weights import Factors, Weights, pair
 
 
 class Clipping(abc.ABC):
@@ -21,7 +21,7 @@ class Clipping(abc.ABC):
     is_active: bool = True
 
     @abc.abstractmethod
-    def clip(self, estimate: Estimate, weights: FlatWeights) -> tuple[Factors, ...]:
+    def clip(self, estimate: Estimate, weights: Weights) -> tuple[Factors, ...]:
         """The estimate's coefficients, clipped; one for all tensors or one for each."""
 
 
@@ -31,7 +31,7 @@ class NoClipping(Clipping):
 
     is_active = False
 
-    def clip(self, estimate: Estimate, weights: FlatWeights) -> tuple[Factors, ...]:
+    def clip(self, estimate: Estimate, weights: Weights) -> tuple[Factors, ...]:
         """Unchanged."""
         return estimate.coefficients
 
@@ -55,7 +55,7 @@ class _BoundedClipping(Clipping):
 class ProjectedGradientClipping(_BoundedClipping):
     """|pg·K(r)| ≤ bound on each direction, pg = ΔL / (2ε): does not depend on the dimension."""
 
-    def clip(self, estimate: Estimate, weights: FlatWeights) -> tuple[Factors, ...]:
+    def clip(self, estimate: Estimate, weights: Weights) -> tuple[Factors, ...]:
         """Each coefficient c_i = pg_i·K / n, held within ±bound / n."""
         bound = self.bound / len(estimate.coefficients)
         return tuple(
@@ -70,7 +70,7 @@ class TensorNormClipping(_BoundedClipping):
     On a tensor of N elements it binds when |pg·K| exceeds about bound / √N.
     """
 
-    def clip(self, estimate: Estimate, weights: FlatWeights) -> tuple[Factors, ...]:
+    def clip(self, estimate: Estimate, weights: Weights) -> tuple[Factors, ...]:
         """g_b scaled down to the bound where it is longer."""
         squares = weights.squared_norms(estimate.keys, estimate.coefficients)
         shrink = tuple(_shrink(square, self.bound) for square in squares)
@@ -81,7 +81,7 @@ class TensorNormClipping(_BoundedClipping):
 class GlobalNormClipping(_BoundedClipping):
     """|g| ≤ bound for the whole estimate."""
 
-    def clip(self, estimate: Estimate, weights: FlatWeights) -> tuple[Factors, ...]:
+    def clip(self, estimate: Estimate, weights: Weights) -> tuple[Factors, ...]:
         """g scaled down to the bound where it is longer."""
         squares = weights.squared_norms(estimate.keys, estimate.coefficients)
         shrink = _shrink(math.fsum(squares), self.bound)

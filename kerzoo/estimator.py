@@ -10,7 +10,7 @@ from typing import Literal
 from kerzoo.kernels import Kernel
 from kerzoo.noise import derive_key, uniform_from_key
 from kerzoo.schedules import Bandwidth, ConstantSchedule, Schedule, gain_at
-from kerzoo.weights import Factors, FlatWeights, pair
+from kerzoo.weights import Factors, Weights, pair
 
 _LARGEST = 3.4028234e38
 """Of fp32."""
@@ -175,7 +175,7 @@ class Estimator:
         )
 
     def estimate(
-        self, weights: FlatWeights, closure: Callable[[], float], step: int, stay: bool = False
+        self, weights: Weights, closure: Callable[[], float], step: int, stay: bool = False
     ) -> Estimate:
         """Measure the losses of a step. The model computes with θ afterwards.
 
@@ -199,7 +199,7 @@ class Estimator:
             weights.restore_()
         return self.from_losses(losses, step, len(weights.sizes))
 
-    def points(self, weights: FlatWeights, step: int) -> list[tuple[int, list[Factors]]]:
+    def points(self, weights: Weights, step: int) -> list[tuple[int, list[Factors]]]:
         """Where a step measures: for each direction its key and the factors of u, in order."""
         scale = self.perturbation_scale_at(step)
         visited = []

@@ -26,6 +26,7 @@ from kerzoo.models.base import quiet_transformers
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, ProgressBars, no_progress
 from kerzoo.records import Row, TrialFolder, score_of, write_json
+from kerzoo.training import gpus_of_plan
 from kerzoo.trajectory import StepRecord, read_trajectory
 from kerzoo.tuning import Attached
 from kerzoo.workspace import Workspace
@@ -130,7 +131,8 @@ def export(
         )
     steps = _read_steps(checkpoint)
     torch.set_num_threads(options.training.threads)
-    loaded = Workspace(progress=progress).load(options)
+    num_devices = gpus_of_plan(checkpoint.folder.path.parents[1] / "plan.json")
+    loaded = Workspace(progress=progress, num_devices=num_devices).load(options)
     tuning = options.method.tuning(options)
     with tuning.attach(loaded.model, options.training.seed) as attached:
         parameters = list(attached.parameters.values())

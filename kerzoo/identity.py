@@ -31,6 +31,12 @@ def trial_id(config: dict[str, Any], kernel: Kernel, model: str, data: str) -> s
     model and data, and METHOD_VERSION. Not in it: labels, places on disk, the rungs at which it is
     evaluated, phase, sweep, scheduler, tracking and cluster.
 
+    So the number of GPUs that a trial's model is spread over is not in it either, no more than
+    their make: noise and updates are functions of the offset and have the same bits on one GPU and
+    on several, and every operation of a forward pass runs whole on one of them. Only a library's
+    choice of a kernel can tell them apart, in a loss's last bits, and a trial may go on with
+    another number.
+
     Args:
         config: The resolved configuration of the trial.
         kernel: The kernel built from it.

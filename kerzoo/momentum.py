@@ -11,12 +11,12 @@ import abc
 import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 
-from kerzoo.weights import Factors, FlatWeights, pair
+from kerzoo.weights import Factors, FlatWeights, Weights, pair
 
 REPLAY_TOLERANCE = 2.0**-24
 """Past gradients whose weight fell below fp32's resolution are forgotten."""
@@ -32,12 +32,17 @@ class Momentum(abc.ABC):
     num_copies: int = 0
 
     @abc.abstractmethod
-    def start(self, weights: FlatWeights) -> MomentumState:
+    def start(self, weights: Weights) -> MomentumState:
         """The state at the beginning of a run."""
 
 
 class MomentumState(abc.ABC):
     """A momentum at work."""
+
+    @property
+    def kind(self) -> str:
+        """What a state must be of to be taken up again."""
+        return type(self).__name__
 
     @abc.abstractmethod
     def update_(
@@ -64,7 +69,7 @@ class MomentumState(abc.ABC):
 class NoMomentum(Momentum):
     """θ ← θ − η·g."""
 
-    def start(self, weights: FlatWeights) -> MomentumState:
+    def start(self, weights: Weights) -> MomentumState:
         """Nothing to remember."""
         return _Plain(weights)
 
@@ -96,10 +101,10 @@ class HeavyBall(Momentum):
         """One for the buffer."""
         return 1 if self.memory == "buffer" else 0
 
-    def start(self, weights: FlatWeights) -> MomentumState:
+    def start(self, weights: Weights) -> MomentumState:
         """m = 0."""
         if self.memory == "buffer":
-            return _Buffer(weights, self.decay)
+            return _start_on_each(weights, lambda shard: _Buffer(shard, self.decay))
         return _Replay(weights, self.decay)
 
 
@@ -120,13 +125,60 @@ class CoupledCopy(Momentum):
 
     num_copies = 2
 
-    def start(self, weights: FlatWeights) -> MomentumState:
+    def start(self, weights: Weights) -> MomentumState:
         """x = y = z = θ."""
-        return _Coupled(weights)
+        return _start_on_each(weights, _Coupled)
+
+
+def _start_on_each(
+    weights: Weights, start: Callable[[FlatWeights], MomentumState]
+) -> MomentumState:
+    """A momentum that keeps vectors of its own, beside each shard of θ."""
+    states = [start(shard) for shard in weights.shards]
+    return states[0] if len(states) == 1 else _Sharded(weights, states)
+
+
+class _Sharded(MomentumState):
+    """A state for each shard of θ; its state_dict is that of one flat θ."""
+
+    def __init__(self, weights: Weights, states: Sequence[MomentumState]) -> None:
+        self.weights = weights
+        self.states = states
+
+    @property
+    def kind(self) -> str:
+        return self.states[0].kind
+
+    def update_(
+        self, keys: Sequence[int], coefficients: Sequence[Factors], learning_rates: Factors
+    ) -> None:
+        share = self.weights.share
+        parts = zip(self.states, share(learning_rates), *map(share, coefficients), strict=True)
+        for state, rates, *own in parts:
+            state.update_(keys, own, rates)
+
+    def state_dict(self) -> dict[str, Any]:
+        parts = [state.state_dict() for state in self.states]
+        return {
+            name: self.weights.join([part[name] for part in parts])
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in parts[0].items()
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        parts = {
+            name: self.weights.cut(value)
+            if isinstance(value, torch.Tensor)
+            else [value] * len(self.states)
+            for name, value in state.items()
+        }
+        for index, own in enumerate(self.states):
+            own.load_state_dict({name: values[index] for name, values in parts.items()})
 
 
 class _Plain(MomentumState):
-    def __init__(self, weights: FlatWeights) -> None:
+    def __init__(self, weights: Weights) -> None:
         self.weights = weights
 
     def update_(
@@ -167,7 +219,7 @@ class _Buffer(MomentumState):
 
 
 class _Replay(MomentumState):
-    def __init__(self, weights: FlatWeights, decay: float) -> None:
+    def __init__(self, weights: Weights, decay: float) -> None:
         self.weights = weights
         self.decay = decay
         window = math.ceil(math.log(REPLAY_TOLERANCE) / math.log(decay))

@@ -44,8 +44,9 @@ class KerZOO(torch.optim.Optimizer):
     is a changed `lr` of a group, so that torch's learning-rate schedulers work too.
 
     Args:
-        params: Trainable parameters of one device and dtype, or groups of them; a group may have
-            its own `lr` and `weight_decay`.
+        params: Trainable parameters of one dtype, or groups of them; a group may have its own
+            `lr` and `weight_decay`. On one device, or on several between which the model's forward
+            carries its activations.
         lr: Learning rate η ≥ 0.
         kernel: K and the law of r; by default the uniform kernel of order 4 of the paper.
             `ConstantKernel()` makes this MeZO.
@@ -70,7 +71,7 @@ class KerZOO(torch.optim.Optimizer):
 
     Raises:
         ValueError: For a value outside its range, a group with options of another kind, several
-            dtypes or devices, or half precision in place that was not asked for by name.
+            dtypes, or half precision in place that was not asked for by name.
     """
 
     def __init__(
@@ -206,26 +207,29 @@ class KerZOO(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """torch's state, and what the momentum remembers and the master copy holds beyond it."""
-        kind = type(self._momentum).__name__
-        own: dict[str, Any] = {"kind": kind, "momentum": self._momentum.state_dict()}
-        if self.weights.theta.dtype != self.weights.working.dtype:
-            own["theta"] = self.weights.theta.clone()
+        momentum, shards = self._momentum, self.weights.shards
+        own: dict[str, Any] = {"kind": momentum.kind, "momentum": momentum.state_dict()}
+        if shards[0].theta.dtype != shards[0].working.dtype:
+            own["theta"] = self.weights.join([shard.theta for shard in shards])
         return {**super().state_dict(), "kerzoo": own}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; load the model's own state first.
+        """Go on from a state, on as many devices as may be; load the model's own state first.
 
         Raises:
             ValueError: If the state is not one of this class with the same kind of momentum.
         """
-        kind = type(self._momentum).__name__
+        kind = self._momentum.kind
         if state_dict.get("kerzoo", {}).get("kind") != kind:
             raise ValueError(f"state_dict must be that of a KerZOO with the momentum state {kind}")
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "kerzoo"})
         own = state_dict["kerzoo"]
         if "theta" in own:
-            self.weights.theta.copy_(own["theta"])
+            for shard, theta in zip(
+                self.weights.shards, self.weights.cut(own["theta"]), strict=True
+            ):
+                shard.theta.copy_(theta)
             self.settle()
         self._momentum.load_state_dict(own["momentum"])
 
@@ -253,8 +257,7 @@ class KerZOO(torch.optim.Optimizer):
         decays = self._per_tensor("weight_decay")
         if not any(decays):
             return
-        tensors = self.weights.split(self.weights.theta)
-        for tensor, rate, decay in zip(tensors, rates, decays, strict=True):
+        for tensor, rate, decay in zip(self.weights.tensors, rates, decays, strict=True):
             if tensor.dim() >= 2:
                 tensor.mul_(1.0 - rate * decay)
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from kerzoo.attempt import run_trial
+from kerzoo.models.placement import num_gpus_of
 from kerzoo.options import TrialOptions
 from kerzoo.progress import ProgressBars
 from kerzoo.records import ENDED, Row, TrialFolder, TrialSpec, score_of
@@ -118,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         specs = read_plan(options.plan, options.trial)
         if options.prepare:
-            workspace = Workspace(os.cpu_count() or 1, ProgressBars())
+            num_devices = gpus_of_plan(options.plan)
+            workspace = Workspace(os.cpu_count() or 1, ProgressBars(), num_devices)
             print(json.dumps(prepare(specs, workspace)))
             return 0
         return run_trials(specs, options.plan.parent)
@@ -149,10 +151,23 @@ def read_plan(path: Path, trial: str | None = None) -> list[TrialSpec]:
     return specs
 
 
+def gpus_of_plan(path: Path) -> int:
+    """GPUs that a plan.json gives to each trial, as far as they are visible here; 1 without one."""
+    try:
+        planned = json.loads(path.read_text())["config"]["cluster"]["gpus_per_trial"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1
+    return max(1, min(num_gpus_of(planned), torch.cuda.device_count()))
+
+
 def run_trials(specs: Sequence[TrialSpec], results: Path) -> int:
-    """Run trials in this process, in order; returns 1 if any of them failed, else 0."""
+    """Run trials in this process, in order, on the GPUs that the plan in the folder says.
+
+    Returns:
+        1 if any of them failed, else 0.
+    """
     bars = ProgressBars()
-    workspace = Workspace(os.cpu_count() or 1, bars)
+    workspace = Workspace(os.cpu_count() or 1, bars, gpus_of_plan(results / "plan.json"))
     folders = {spec.trial_id: TrialFolder(results / "trials" / spec.trial_id) for spec in specs}
     for number, spec in enumerate(specs, start=1):
         folder = folders[spec.trial_id]

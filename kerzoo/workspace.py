@@ -116,7 +116,8 @@ class Workspace:
                 stack.callback(self._forget_model)
             attached = stack.enter_context(tuning.attach(loaded.model, options.training.seed))
             parameters = list(attached.parameters.values())
-            graphs = ForwardGraphs(parameters) if options.training.device == "cuda" else None
+            recorded = options.training.device == "cuda" and not loaded.is_spread
+            graphs = ForwardGraphs(parameters) if recorded else None
             losses = self._losses(stack, options, loaded, splits, graphs)
             yield Bench(parameters, losses, self._note(options, loaded))
 
@@ -276,22 +277,26 @@ def weights_checksum(model: nn.Module) -> int:
     return total % (1 << 64)
 
 
-def reset_peak_memory(device: str) -> None:
+def reset_peak_memory(device: str, num_devices: int = 1) -> None:
     """Begin a new peak, so that a trial is not charged with those before it in its process.
 
     On a CPU only Linux can; elsewhere the peak remains that of the process.
     """
     if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+        for index in range(num_devices):
+            torch.cuda.reset_peak_memory_stats(index)
         return
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak_memory_gib(device: str) -> float:
-    """Peak device memory since the last reset, or peak resident memory on a CPU, in GiB."""
+def peak_memory_gib(device: str, num_devices: int = 1) -> float:
+    """Peak device memory since the last reset, or peak resident memory on a CPU, in GiB.
+
+    Of several GPUs it is the sum of their peaks.
+    """
     if device == "cuda":
-        return torch.cuda.max_memory_allocated() / GIB
+        return sum(map(torch.cuda.max_memory_allocated, range(num_devices))) / GIB
     with contextlib.suppress(OSError):
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
         if found:
@@ -299,10 +304,11 @@ def peak_memory_gib(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
-def synchronise(device: str) -> None:
-    """Wait until the device has done what was asked of it."""
+def synchronise(device: str, num_devices: int = 1) -> None:
+    """Wait until the device, or the first GPUs, have done what was asked of them."""
     if device == "cuda":
-        torch.cuda.synchronize()
+        for index in range(num_devices):
+            torch.cuda.synchronize(index)
 
 
 class Stopwatch:

@@ -36,15 +36,21 @@ class TrialCost:
             the trainable weights once more, while they become one vector; their fp32 copies
             (master and momentum, or gradient and optimizer state) and the activations of a
             batch. There is no key-value cache.
-        device_s: Seconds of one device (a GPU, or the trial's CPU threads).
+        memory_gib_per_gpu: Of each GPU where there are several: its share of all that, and the
+            whole of a batch's activations, which stand on one after the other.
+        device_s: Seconds of one device (a GPU, or the trial's CPU threads), summed over the GPUs
+            that a trial holds: they compute one after the other.
     """
 
     forward_passes: int
     memory_gib: float
+    memory_gib_per_gpu: float
     device_s: float
 
 
-def estimate_trial(options: TrialOptions, forward_pass_s: float | None = None) -> TrialCost:
+def estimate_trial(
+    options: TrialOptions, forward_pass_s: float | None = None, num_gpus: int = 1
+) -> TrialCost:
     """Cost of a trial from sizes alone, or from a measured duration of its forward pass.
 
     The arithmetic of a forward pass is 2 · parameters · tokens, at the task's full length; with
@@ -62,15 +68,22 @@ def estimate_trial(options: TrialOptions, forward_pass_s: float | None = None) -
     if tuning.is_copied_per_sequence:
         activations += training.batch_size * trainable * width
     copies = method.added_bytes(options, trainable)
-    later = max(trainable * width, copies + activations)
-    added = tuning.added_bytes(model.sizes, width)
-    memory = (model.num_parameters * width + added + later) / GIB + PROCESS_GIB[training.device]
+    devices = num_gpus if training.device == "cuda" else 1
+    kept = model.num_parameters * width + tuning.added_bytes(model.sizes, width)
+    each = max((kept + trainable * width) / devices, (kept + copies) / devices + activations)
+    total = max(kept + trainable * width, kept + copies + activations)
+    process = PROCESS_GIB[training.device]
     if forward_pass_s is None:
         rate = FLOPS_PER_S[training.device] * (training.threads if training.device == "cpu" else 1)
-        noise_s = trainable * 12 / MEMORY_BYTES_PER_S[training.device]
+        noise_s = trainable * 12 / MEMORY_BYTES_PER_S[training.device] / devices
         forward_pass_s = 2 * model.num_parameters * share * tokens / rate + 1.5 * noise_s
     passes = options.num_steps * options.forward_passes_per_step
-    return TrialCost(method.budget(options), memory, forward_pass_s * passes)
+    return TrialCost(
+        forward_passes=method.budget(options),
+        memory_gib=total / GIB + devices * process,
+        memory_gib_per_gpu=each / GIB + process,
+        device_s=forward_pass_s * passes * devices,
+    )
 
 
 def summarise(
@@ -80,6 +93,7 @@ def summarise(
     num_seeds: int,
     forward_pass_s: float | None = None,
     margin: float = 0.01,
+    num_gpus: int = 1,
 ) -> dict[str, Any]:
     """The plan's cost as it stands in plan.json, and what its seeds will be able to tell.
 
@@ -90,10 +104,11 @@ def summarise(
         num_seeds: Of each.
         forward_pass_s: Measured duration of a forward pass; None to estimate it from sizes.
         margin: Of equivalence, a fraction of examples.
+        num_gpus: Over which a trial's model is spread.
     """
     kinds = [kind_of(options) for options in trials]
     examples = dict(zip(kinds, trials, strict=True))
-    each = {kind: estimate_trial(options, forward_pass_s) for kind, options in examples.items()}
+    each = {k: estimate_trial(options, forward_pass_s, num_gpus) for k, options in examples.items()}
     strata = {kind: stratum_of(options) for kind, options in examples.items()}
     rungs = {kind: tuple(options.rungs) for kind, options in examples.items()}
     sizes = Counter(strata[kind] for kind in kinds if rungs[kind])
@@ -115,6 +130,8 @@ def summarise(
         ),
         "forward_passes_per_trial": max(c.forward_passes for c in costs),
         "memory_gib_per_trial": max(c.memory_gib for c in costs),
+        "memory_gib_per_gpu": max(c.memory_gib_per_gpu for c in costs),
+        "gpus_per_trial": num_gpus if device == "cuda" else 0,
         "device": device,
         "device_hours": sum(c.device_s for c in costs) / 3600,
         "device_hours_expected": sum(c.device_s * s for c, s in zip(costs, shares, strict=True))

@@ -170,7 +170,7 @@ def announce(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
     hours = summarise(options, pending, plan.sweep, forward_pass_s)
     cpus = plan.sweep.cluster.num_cpus or os.cpu_count() or 1
     slots = max(1, min(len(pending), cpus // options[0].training.threads))
-    seconds = hours["device_hours_expected"] * 3600 / slots
+    seconds = hours["device_hours_expected"] * 3600 / slots / max(1, hours["gpus_per_trial"])
     console.print(
         f"{len(pending)} of {len(plan.specs)} trials to run, {slots} at a time: about "
         f"{format_duration(seconds)} of training, evaluation not counted.",

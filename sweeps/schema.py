@@ -75,8 +75,8 @@ class ClusterOptions:
         address: "local" for a Ray of one's own, "auto" for the cluster at hand, or HOST:PORT.
         num_cpus: CPUs that a local Ray may use; None for all.
         gpus_per_trial: GPUs of a trial with training.device=cuda; fractions share one, and "auto"
-            lets as many share one as its memory holds. More than one only for trials that train
-            nothing.
+            lets as many share one as its memory holds. Over more than one a trial's model is
+            spread by layers, for models that one GPU has no room for: not faster, but larger.
         gpu_memory_gib: Of the smallest GPU, for "auto"; None to ask the nodes.
         resources: Further Ray resources of a trial by Ray's names, which choose among unlike
             nodes: {"accelerator_type:A100": 0.001}.

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kerzoo.failures import group_alike
+from kerzoo.models.placement import num_gpus_of
 from kerzoo.options import TrialOptions
 from kerzoo.records import Row, score_of
 from sweeps.cost import estimate_trial, kind_of
@@ -59,11 +60,20 @@ def _describe_cost(plan: Plan) -> list[str]:
         f"{', '.join(map(str, content['rungs']))}",
         f"{cost['forward_passes']:,} forward passes in all, about "
         f"{cost['forward_passes_expected']:,} with {plan.sweep.scheduler.name}",
-        f"at most about {cost['memory_gib_per_trial']:.1f} GiB a trial, device {cost['device']}",
+        f"at most about {cost['memory_gib_per_trial']:.1f} GiB a trial, device {cost['device']}"
+        + _describe_spread(cost),
         f"about {format_duration(device_s)} of {unit} in all, {format_duration(expected_s)} with "
         f"{plan.sweep.scheduler.name} ({cost['assumption']})",
     ]
     return lines if phase else [*lines, _describe_power(cost)]
+
+
+def _describe_spread(cost: Mapping[str, Any]) -> str:
+    """What each of several GPUs holds; nothing where there are none or one."""
+    number = cost["gpus_per_trial"]
+    if number < 2:
+        return ""
+    return f", {cost['memory_gib_per_gpu']:.1f} GiB on each of its {number} GPUs"
 
 
 def _describe_confirmation(content: Mapping[str, Any]) -> list[str]:
@@ -173,7 +183,8 @@ def _arms(plan: Plan) -> Table:
         trainable = first.method.tuning(first).count_parameters(first.model.sizes)
         kinds = [kind_of(options) for options in members]
         examples = dict(zip(kinds, members, strict=True))
-        each = {kind: estimate_trial(o, forward_pass_s) for kind, o in examples.items()}
+        num_gpus = num_gpus_of(plan.sweep.cluster.gpus_per_trial)
+        each = {k: estimate_trial(o, forward_pass_s, num_gpus) for k, o in examples.items()}
         costs = [each[kind] for kind in kinds]
         table.add_row(
             arm,

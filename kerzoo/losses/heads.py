@@ -175,12 +175,15 @@ def scores_of_tokens(
         token_ids: The rows, C of them; None for all.
 
     Returns:
-        Shape: [P, C], fp32.
+        Shape: [P, C], fp32, on the output layer's device.
     """
-    rows = slice(None) if token_ids is None else token_ids.to(states.device)
+    device = layer.weight.device
+    rows = slice(None) if token_ids is None else token_ids.to(device)
     bias: torch.Tensor | None = layer.bias
     return F.linear(
-        states.float(), layer.weight[rows].float(), None if bias is None else bias[rows].float()
+        states.to(device).float(),
+        layer.weight[rows].float(),
+        None if bias is None else bias[rows].float(),
     )
 
 
@@ -194,13 +197,14 @@ def check_output_layer(model: PreTrainedModel) -> None:
     layer = output_layer(model)
     rows = len(layer.weight)
     tokens = torch.arange(8, device=model.device).remainder(rows)[None]
-    some = torch.arange(0, rows, -(-rows // _ROWS_CHECKED), device=model.device)
+    some = torch.arange(0, rows, -(-rows // _ROWS_CHECKED))
     inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     states = before_output_layer(model, model.base_model(**inputs).last_hidden_state[:, -1])
     logits = model(**inputs).logits[:, -1, some].float()
     # Half precision rounds the full logits; in single precision only the order of sums differs.
     tolerance = max(4 * torch.finfo(model.dtype).eps, 1e-4) * float(logits.abs().max())
-    error = float((scores_of_tokens(layer, states, some) - logits).abs().max())
+    scores = scores_of_tokens(layer, states, some).to(logits.device)
+    error = float((scores - logits).abs().max())
     if getattr(model.config, "final_logit_softcapping", None) or not error <= tolerance:
         raise ValueError(
             f"model: {type(model).__name__} scales or caps its logits, which the losses here leave "

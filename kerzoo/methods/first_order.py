@@ -19,7 +19,12 @@ from kerzoo.methods.base import BatchLearner, Method
 from kerzoo.progress import Progress
 from kerzoo.records import TrialFolder, TrialWriter, choose_checkpoint
 from kerzoo.trajectory import StepRecord
-from kerzoo.tuning import PrefixTuning, decoder_layers, first_trainable_layer
+from kerzoo.tuning import (
+    PrefixTuning,
+    decoder_layers,
+    first_trainable_layer,
+    forward_replaced,
+)
 
 if TYPE_CHECKING:
     from kerzoo.options import TrialOptions
@@ -277,13 +282,11 @@ def _load(path: Path, parameters: Sequence[nn.Parameter]) -> None:
 @contextlib.contextmanager
 def _recomputed(layers: Sequence[nn.Module]) -> Iterator[None]:
     """Within the block, layers keep no activations and are run again in the backward pass."""
-    for layer in layers:
-        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
-    try:
-        yield
-    finally:
+    with contextlib.ExitStack() as stack:
         for layer in layers:
-            del layer.forward
+            again = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+            stack.enter_context(forward_replaced(layer, again))
+        yield
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerzoo.assets import sha256_of_file
+from kerzoo.models.placement import balanced_over
 from kerzoo.models.sizes import ModelSizes
 from kerzoo.progress import Progress, no_progress
 
@@ -39,7 +40,8 @@ class LoadedModel:
     """A model in evaluation mode, without gradients and without a key-value cache.
 
     Attributes:
-        model: A causal or masked language model on its device.
+        model: A causal or masked language model on its device, or on several; `model.device` is
+            then that of the embeddings, which inputs go to.
         tokenizer: Its tokenizer.
         revision: What was loaded, as in `ModelSource.fingerprint`.
     """
@@ -47,6 +49,11 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     revision: str
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether the weights lie on several devices."""
+        return len({parameter.device for parameter in self.model.parameters()}) > 1
 
     @property
     def is_causal(self) -> bool:
@@ -183,9 +190,8 @@ class ModelSource(abc.ABC):
         Args:
             device: "cpu" or "cuda".
             progress: Told about downloads and conversions.
-            num_devices: GPUs over which the layers are spread evenly, those visible to this
-                process. Weights on several devices can be evaluated; `kerzoo.weights` trains
-                those of one device alone.
+            num_devices: GPUs over which the layers are spread evenly, the first of those that are
+                visible to this process.
 
         Raises:
             ValueError: If the model cannot be had, or its folder is not a model's.
@@ -244,7 +250,7 @@ def read_folder(
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
     kind: Any = AutoModelForMaskedLM if is_masked(folder) else AutoModelForCausalLM
-    placement = {} if num_devices == 1 else _spread_over(num_devices)
+    placement = {} if num_devices == 1 else balanced_over(num_devices)
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -265,23 +271,6 @@ def read_folder(
             f"{missing[0]} among them"
         )
     return model, tokenizer
-
-
-def _spread_over(num_devices: int) -> dict[str, Any]:
-    """Arguments of `from_pretrained`: GPUs 0 … num_devices − 1, and nothing left on CPU or disk.
-
-    Raises:
-        ValueError: If fewer GPUs are visible.
-    """
-    import torch
-
-    visible = torch.cuda.device_count()
-    if visible < num_devices:
-        raise ValueError(
-            f"num_devices must not exceed the {visible} visible GPUs, got {num_devices}"
-        )
-    free = {index: torch.cuda.mem_get_info(index)[0] for index in range(num_devices)}
-    return {"device_map": "balanced", "max_memory": free}
 
 
 def is_masked(folder: Path) -> bool:

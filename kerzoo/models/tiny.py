@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, ClassVar
 
 from kerzoo.models.base import SIZES, ModelSource
+from kerzoo.models.placement import check_visible, spread
 from kerzoo.models.vocabulary import VOCABULARY, make_opt_tokenizer, make_roberta_tokenizer
 from kerzoo.progress import Progress
 
@@ -73,20 +74,19 @@ class TinyModel(ModelSource):
     def load_source(
         self, progress: Progress, num_devices: int
     ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Made on the CPU; the global random state stays as it was.
-
-        Raises:
-            ValueError: For more than one device.
-        """
+        """Made on the CPU; the global random state stays as it was."""
         import torch
 
         if num_devices > 1:
-            raise ValueError(f"num_devices must be 1 for {self.name}, got {num_devices}")
+            check_visible(num_devices)
         tokenizer = self.make_tokenizer()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             model = self.make_model(tokenizer)
-        return model.to(getattr(torch, self.dtype)), tokenizer
+        model = model.to(getattr(torch, self.dtype))
+        if num_devices > 1:
+            spread(model, [f"cuda:{index}" for index in range(num_devices)])
+        return model, tokenizer
 
     @abc.abstractmethod
     def make_tokenizer(self) -> PreTrainedTokenizerBase:

@@ -30,23 +30,31 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 class FusedNoise(NoiseEngine):
     """The contract by Triton kernels; their values depend on (key, offset) alone."""
 
-    def __init__(self, num_elements: int, perturbation: Perturbation, device: torch.device) -> None:
+    def __init__(
+        self,
+        num_elements: int,
+        perturbation: Perturbation,
+        device: torch.device,
+        part: slice | None = None,
+    ) -> None:
         assert type(perturbation) in SUPPORTED
-        super().__init__(num_elements, perturbation, device)
+        super().__init__(num_elements, perturbation, device, part)
         self._is_sign = isinstance(perturbation, Rademacher)
         self._is_exact = _INTERPRETED or torch.version.hip is not None
 
     def add(self, key: int, stretches: Stretches, source: torch.Tensor, out: torch.Tensor) -> None:
         """One launch for each stretch."""
-        scale = self.scale_of(key)
+        scale, base = self.scale_of(key), self.part.start
         with self._on_device():
-            for where, factor in stretches(slice(0, self.num_elements)):
-                blocks = -(-where.stop // BLOCK.value) - where.start // BLOCK.value
+            for where, factor in stretches(slice(0, self.length)):
+                start, stop = base + where.start, base + where.stop
+                blocks = -(-stop // BLOCK.value) - start // BLOCK.value
                 add[(blocks,)](
                     source,
                     out,
-                    where.start,
-                    where.stop,
+                    base,
+                    start,
+                    stop,
                     factor * scale,
                     *_halves(key),
                     IS_SIGN=self._is_sign,

@@ -13,6 +13,7 @@ _UNSPECIALISED = ["start", "stop", "key_low", "key_high"]
 def add(
     source,
     out,
+    base,
     start,
     stop,
     factor,
@@ -21,17 +22,22 @@ def add(
     IS_SIGN: tl.constexpr,
     IS_EXACT: tl.constexpr,
 ):
-    """out[start:stop] ← source[start:stop] + factor·u[start:stop], rounded once."""
+    """out ← source + factor·u on the offsets from start to stop of u, rounded once.
+
+    Offset `base` of u is the first element of source and out. Triton specialises a base that 16
+    divides, 0 among them, so that loads stay wide.
+    """
     block = tl.program_id(0).to(tl.int64) + start // BLOCK
     noise = _noise(block, key_low, key_high, IS_SIGN, IS_EXACT)
     offsets = block * BLOCK + tl.arange(0, BLOCK)
+    places = block * BLOCK - base + tl.arange(0, BLOCK)
     if (block * BLOCK >= start) & ((block + 1) * BLOCK <= stop):
-        values = tl.load(source + offsets).to(tl.float32) + factor * noise
-        tl.store(out + offsets, values.to(out.dtype.element_ty))
+        values = tl.load(source + places).to(tl.float32) + factor * noise
+        tl.store(out + places, values.to(out.dtype.element_ty))
     else:
         inside = (offsets >= start) & (offsets < stop)
-        values = tl.load(source + offsets, mask=inside, other=0.0).to(tl.float32) + factor * noise
-        tl.store(out + offsets, values.to(out.dtype.element_ty), mask=inside)
+        values = tl.load(source + places, mask=inside, other=0.0).to(tl.float32) + factor * noise
+        tl.store(out + places, values.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=_UNSPECIALISED)

@@ -4,7 +4,7 @@ from kerzoo.tuning.base import Attached, Tuning
 from kerzoo.tuning.full import FullTuning
 from kerzoo.tuning.head import HeadTuning
 from kerzoo.tuning.ia3 import IA3
-from kerzoo.tuning.layers import decoder_layers, first_trainable_layer
+from kerzoo.tuning.layers import decoder_layers, first_trainable_layer, forward_replaced
 from kerzoo.tuning.lora import LoRA
 from kerzoo.tuning.nothing import NoTuning
 from kerzoo.tuning.prefix import PrefixTuning
@@ -22,4 +22,5 @@ __all__ = [
     "Tuning",
     "decoder_layers",
     "first_trainable_layer",
+    "forward_replaced",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kerzoo.models.sizes import ModelSizes
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
 QUERY = ("q_proj", "query")
@@ -53,6 +55,20 @@ def layers_path(model: PreTrainedModel) -> str:
         if isinstance(module, nn.ModuleList) and len(module) == total:
             return str(name)
     raise ValueError(f"{type(model).__name__} has no list of {total} layers")
+
+
+@contextlib.contextmanager
+def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within the block, a module has another forward; afterwards its own, or a hook's, again."""
+    own = vars(module)
+    before = own.get("forward")
+    own["forward"] = forward
+    try:
+        yield
+    finally:
+        del own["forward"]
+        if before is not None:
+            own["forward"] = before
 
 
 def is_called(path: str, name: str) -> bool:

@@ -120,7 +120,8 @@ def prefix_activations(model: PreTrainedModel, count: int, seed: int) -> torch.T
             f"{type(model).__name__} has {len(pairs)} layers that keep some, of shapes "
             f"{sorted(shapes)}"
         )
-    stacked = torch.stack([torch.stack([keys[0], values[0]]) for keys, values in pairs])
+    first = model.device  # layers may lie elsewhere
+    stacked = torch.stack([torch.stack([keys[0], values[0]]).to(first) for keys, values in pairs])
     return stacked.permute(3, 0, 1, 2, 4).float()  # [layers, 2, heads, T, size] before
 
 

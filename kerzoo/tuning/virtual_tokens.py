@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from kerzoo.noise import derive_key
-from kerzoo.tuning.layers import layers_path
+from kerzoo.tuning.layers import decoder_layers, forward_replaced, layers_path
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -77,13 +77,8 @@ class VirtualTokens(abc.ABC):
     @contextlib.contextmanager
     def in_front(self) -> Iterator[None]:
         """Within the block, the model has the virtual tokens in front of all that it is given."""
-        own = vars(self.runner)
-        assert "forward" not in own
-        own["forward"] = self._run
-        try:
+        with forward_replaced(self.runner, self._run):
             yield
-        finally:
-            del own["forward"]
 
     @abc.abstractmethod
     def begin(self, inputs: dict[str, Any], batch: int) -> None:
@@ -150,6 +145,7 @@ class PrefixTokens(VirtualTokens):
         super().__init__(model, len(weight))
         self.weight = weight
         self.num_heads = num_heads
+        self.devices = [next(layer.parameters()).device for layer in decoder_layers(model)]
 
     def begin(self, inputs: dict[str, Any], batch: int) -> None:
         """Fill the caller's empty cache, or one of our own, as an earlier forward would have."""
@@ -162,7 +158,8 @@ class PrefixTokens(VirtualTokens):
         layers = self.model.config.num_hidden_layers
         values = values.view(self.count, layers, 2, 1, self.num_heads, -1)
         values = values.permute(1, 2, 3, 4, 0, 5)
-        for index, (keys, states) in enumerate(values):
+        for index, device in enumerate(self.devices):
+            keys, states = values[index].to(device)
             inputs["past_key_values"].update(
                 keys.expand(batch, -1, -1, -1), states.expand(batch, -1, -1, -1), index
             )
@@ -190,7 +187,7 @@ class PromptTokens(VirtualTokens):
         if embeddings is None:
             embed: nn.Module = self.model.get_input_embeddings()
             embeddings = embed(inputs.pop("input_ids"))
-        prompt = self.weight.to(embeddings.dtype).expand(batch, -1, -1)
+        prompt = self.weight.to(embeddings).expand(batch, -1, -1)
         inputs["inputs_embeds"] = torch.cat([prompt, embeddings], dim=1)
         if (positions := inputs.get("position_ids")) is not None:
             first = torch.arange(self.count, device=positions.device) + self.first_position

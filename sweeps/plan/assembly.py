@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import kerzoo
+from kerzoo.models.placement import num_gpus_of
 from kerzoo.options import TrialOptions
 from kerzoo.records import TrialSpec, timestamp
 from sweeps import cost, schema
@@ -170,7 +171,8 @@ def summarise(
     seeds = {(o.training.seed, o.task.data_seed) for o in options}
     arms = {spec.arm for spec in specs}
     rule, margin = sweep.scheduler.rule, sweep.margins.score
-    return cost.summarise(options, rule, len(arms), len(seeds), forward_pass_s, margin)
+    num_gpus = num_gpus_of(sweep.cluster.gpus_per_trial)
+    return cost.summarise(options, rule, len(arms), len(seeds), forward_pass_s, margin, num_gpus)
 
 
 def _fixed(options: Sequence[TrialOptions]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import urllib.parse
 from collections.abc import Sequence
 
 from kerzoo.options import TrialOptions
-from sweeps import cost, schema
+from sweeps import schema
 from sweeps.compose import ConfigError
 
 SECRET = re.compile("secret|password|token|key|credential", re.IGNORECASE)
@@ -25,26 +25,7 @@ def check_sweep(sweep: schema.SweepConfig, options: Sequence[TrialOptions], sing
         ConfigError: Naming the setting.
     """
     check_mirror(sweep.mirror)
-    check_gpus_per_trial(sweep.cluster.gpus_per_trial, options)
     check_confirmation(sweep, options, single)
-
-
-def check_gpus_per_trial(gpus_per_trial: float | str, options: Sequence[TrialOptions]) -> None:
-    """Refuse several GPUs for a trial that trains: θ is one vector, on one device.
-
-    Raises:
-        ConfigError: Saying what a trial needs, and the settings that lower it.
-    """
-    training = [o for o in options if o.training.device == "cuda" and _num_trainable(o)]
-    if isinstance(gpus_per_trial, str) or gpus_per_trial <= 1 or not training:
-        return
-    memory = max(cost.estimate_trial(o).memory_gib for o in training)
-    raise ConfigError(
-        f"cluster.gpus_per_trial: must be at most 1 where parameters are trained, because they are "
-        f"one vector on one GPU, got {gpus_per_trial:g}. A trial here needs about {memory:.0f} GiB "
-        "of memory (estimated); if no GPU has that, tuning=lora, tuning=full_last6, "
-        "model.dtype=bfloat16 or training.precision=inplace_half (which drifts) need less"
-    )
 
 
 def check_confirmation(

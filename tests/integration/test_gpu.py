@@ -12,6 +12,7 @@ from kerzoo.attempt import run_trial
 from kerzoo.losses import ForwardGraphs
 from kerzoo.methods.zeroth_order import ZerothOrderLearner
 from kerzoo.options import TrialOptions
+from kerzoo.trajectory import read_trajectory
 from kerzoo.workspace import Workspace
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("own_cache")]
@@ -72,3 +73,30 @@ def test_graphs_are_recorded_again_when_the_parameters_move() -> None:
             for _ in range(3):
                 found = graphs(lambda inputs: inputs["x"] * weights[0], {"x": torch.ones(3).cuda()})
             assert found.tolist() == [value] * 3
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("tuning", TUNINGS)
+def test_a_trial_over_two_gpus_has_the_rows_of_one_and_goes_on_on_either(
+    tuning: str, tmp_path: Path
+) -> None:
+    data = write_sst2(tmp_path / "sst2")
+    spec = trial_spec(trial_config(data, device="cuda", tuning=TUNINGS[tuning]))
+    losses = []
+    for number in (1, 2):
+        workspace = Workspace(num_devices=number)
+        rows = list(run_trial(spec, created(tmp_path / str(number), spec), workspace))
+        losses.append([row["dev_loss"] for row in rows])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    options, records = TrialOptions.from_config(spec.config), []
+    steps = read_trajectory(tmp_path / "2" / spec.trial_id / "trajectory.msgpack")
+    for number in (1, 2):
+        with Workspace(num_devices=number).open(options) as bench:
+            assert bench.train.runner.loaded.is_spread == (number == 2)
+            assert (bench.train.runner.graphs is None) == (number == 2)
+            learner = ZerothOrderLearner(options, bench)
+            for record in steps:
+                learner.replay(record)
+            learner.optimizer.settle()
+            records.append([p.detach().cpu() for p in bench.parameters])
+    assert all(torch.equal(one, two) for one, two in zip(*records, strict=True))

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 import transformers
@@ -210,9 +211,28 @@ def test_two_stand_ins_of_the_same_sizes_are_not_the_same_weights() -> None:
 
 
 @pytest.mark.parametrize("cls", [TinyOpt, TinyRoberta])
-def test_a_stand_in_is_not_spread(cls: type[ModelSource]) -> None:
-    with pytest.raises(ValueError, match="num_devices must be 1 for any, got 2"):
+def test_a_stand_in_is_spread_over_no_more_gpus_than_there_are(
+    cls: type[ModelSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="must not exceed the 1 visible GPUs, got 2"):
         cls(name="any", **SIZES).load("cuda", num_devices=2)
+
+
+@pytest.mark.parametrize("cls", [TinyOpt, TinyRoberta])
+def test_a_stand_in_puts_its_layers_on_gpus_in_order_and_evenly(
+    cls: type[ModelSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, str]] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(accelerate, "dispatch_model", lambda _, places, **__: asked.append(places))
+    source = cls(name="any", **SIZES)
+    source.load("cuda", num_devices=2)
+    ends = {name: name.rpartition(".")[2] for name in asked[0]}
+    layers = {int(end): asked[0][name] for name, end in ends.items() if end.isdigit()}
+    half = -(-source.num_layers // 2)
+    assert layers == {i: f"cuda:{int(i >= half)}" for i in range(source.num_layers)}
+    assert {asked[0][name] for name, end in ends.items() if not end.isdigit()} == {"cuda:0"}
 
 
 @pytest.mark.parametrize(("device", "num_devices"), [("cpu", 2), ("cuda", 0)])

@@ -116,6 +116,14 @@ for law in (Gaussian(), Sphere(), Rademacher()):
         error = (found.float() - wanted).abs()
         assert (error <= torch.finfo(dtype).eps * wanted.abs() + 2e-5).all(), (law, dtype)
         assert (found[10:4000] == 7.0).all() and (found[:3] == 7.0).all()
+    for part in (slice(0, 16), slice(16, 4111), slice(5, 8200), slice(8192, size)):
+        shard = FusedNoise(size, law, device, part)
+        assert torch.equal(shard.materialise(5), expected[part]), (law, part)
+        source = torch.linspace(-2, 2, size, device=device)
+        whole, found = source.clone(), source[part].clone()
+        engine.add(5, lambda _: [(slice(0, size), 0.5)], whole, whole)
+        shard.add(5, lambda where: [(where, 0.5)], found, found)
+        assert torch.equal(found, whole[part]), (law, part)
 print("equal")
 """
 

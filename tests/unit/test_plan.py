@@ -165,14 +165,19 @@ def test_large_models_are_planned_for_a_gpu() -> None:
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_several_gpus_for_a_trial_that_trains_are_refused_with_what_helps(tuning: str) -> None:
-    overrides = ["model=opt-13b", f"tuning={tuning}", "cluster.gpus_per_trial=2"]
-    with pytest.raises(ConfigError) as caught:
-        make_plan(overrides, "test", single=True)
-    said = str(caught.value)
-    assert said.startswith("cluster.gpus_per_trial: must be at most 1 where parameters are trained")
-    assert ("25 GiB" if tuning == "lora" else "72 GiB") in said
-    assert "tuning=lora" in said
+def test_the_memory_of_a_trial_is_divided_among_its_gpus(tuning: str) -> None:
+    overrides = ["model=opt-13b", f"tuning={tuning}"]
+    alone = make_plan(overrides, "test", single=True).content["cost"]
+    plan = make_plan([*overrides, "cluster.gpus_per_trial=4"], "test", single=True)
+    spread = plan.content["cost"]
+    assert alone["memory_gib_per_gpu"] == alone["memory_gib_per_trial"]
+    assert 0 < spread["memory_gib_per_trial"] - alone["memory_gib_per_trial"] < 4  # processes
+    share = spread["memory_gib_per_gpu"] / alone["memory_gib_per_gpu"]
+    assert 0.25 < share < 0.35
+    assert f"{spread['memory_gib_per_gpu']:.1f} GiB on each of its 4 GPUs" in printed(plan)
+    assert "GPUs" not in printed(make_plan(overrides, "test", single=True)).replace("GPUs)", "")
+    ids = [p.specs[0].trial_id for p in (plan, make_plan(overrides, "test", single=True))]
+    assert ids[0] == ids[1]  # the cluster decides no number
 
 
 def test_several_gpus_for_trials_on_a_cpu_say_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The trainable parameters as one flat vector θ, and how the model comes to compute with θ + a·u.
+"""Parameters of one device as a flat vector θ, and how the model comes to compute with θ + a·u.
 
 The model's parameters become views of one flat working buffer in the model's own dtype. Two
 policies say where θ is kept:
@@ -21,23 +21,17 @@ import bisect
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
 
 import torch
 from torch import nn
 
-from kerzoo.noise import Gaussian, Perturbation, derive_key, noise_engine, num_stored_directions
+from kerzoo.noise import Perturbation, noise_engine
 from kerzoo.noise.engine import Stretches
-
-Factors = tuple[float, ...]
-"""One number for all tensors, or one for each tensor in order."""
-
-Precision = Literal["master", "inplace", "inplace_half"]
-PRECISIONS: tuple[Precision, ...] = ("master", "inplace", "inplace_half")
+from kerzoo.weights.base import Factors, Weights, pair
 
 
-class FlatWeights(abc.ABC):
-    """Flat view of the trainable parameters, with keyed perturbations and updates.
+class FlatWeights(Weights):
+    """Flat view of the trainable parameters of one device: the whole of θ, or a shard of it.
 
     Args:
         parameters: The trainable parameters, in a fixed order: offsets, and with them the noise,
@@ -45,10 +39,11 @@ class FlatWeights(abc.ABC):
         perturbation: The law of the directions.
         num_threads: Threads for the noise (CPU only); changes no bit of the result.
         num_stored: Directions kept in memory (CPU only); changes no bit of the result.
+        start: Offset of the first element in the whole of θ.
+        total: Length of the whole of θ; None where this is all of it.
 
     Attributes:
         working: What the model computes with. Shape: [d], the parameters' dtype.
-        sizes: Number of elements of each tensor.
 
     Raises:
         ValueError: Without parameters, or with several devices or dtypes.
@@ -60,6 +55,8 @@ class FlatWeights(abc.ABC):
         perturbation: Perturbation,
         num_threads: int = 1,
         num_stored: int = 0,
+        start: int = 0,
+        total: int | None = None,
     ) -> None:
         self.parameters = tuple(parameters)
         if not self.parameters:
@@ -78,35 +75,22 @@ class FlatWeights(abc.ABC):
         for parameter, view in zip(self.parameters, self.split(self.working), strict=True):
             view.copy_(parameter.data)
             parameter.data = view
-        self.noise = noise_engine(len(self), perturbation, device, num_threads, num_stored)
+        part = slice(start, start + len(self))
+        total = len(self) if total is None else total
+        self.noise = noise_engine(total, perturbation, device, num_threads, num_stored, part)
 
     def __len__(self) -> int:
         return self.working.numel()
 
     @property
+    def shards(self) -> tuple[FlatWeights, ...]:
+        """One."""
+        return (self,)
+
+    @property
     @abc.abstractmethod
     def theta(self) -> torch.Tensor:
         """θ, to be changed by whoever calls `restore_` afterwards. Shape: [d]."""
-
-    @abc.abstractmethod
-    def perturb_(self, key: int, scales: Factors) -> None:
-        """Let the model compute with θ + scales·u(key)."""
-
-    @abc.abstractmethod
-    def restore_(self) -> None:
-        """Let the model compute with θ."""
-
-    @abc.abstractmethod
-    def move_(self, key: int, factors: Factors) -> None:
-        """θ ← θ + factors·u(key). The model computes with it once `restore_` was called."""
-
-    @abc.abstractmethod
-    def retrace_(self, key: int, points: Sequence[Factors]) -> None:
-        """Leave θ with the bits that perturbing to each point in turn would."""
-
-    @abc.abstractmethod
-    def adopt_(self) -> None:
-        """Take over parameters that somebody wrote to from outside."""
 
     def check_attached(self) -> None:
         """See that the model still computes with the working buffer.
@@ -137,15 +121,7 @@ class FlatWeights(abc.ABC):
         self.noise.add(key, self._stretches(factors), target, target)
 
     def squared_norms(self, keys: Sequence[int], factors: Sequence[Factors]) -> list[float]:
-        """|Σ_i factors_i·u_i|² of each tensor. Takes one fp32 vector of length d for the time.
-
-        Args:
-            keys: Of the directions. Length: n.
-            factors: Of each direction. Length: n.
-
-        Returns:
-            Length: number of tensors.
-        """
+        """Summed chunk by chunk."""
         total = torch.zeros(len(self), device=self.working.device)
         for key, factor in zip(keys, factors, strict=True):
             self.add_(total, key, factor)
@@ -191,8 +167,10 @@ class MasterWeights(FlatWeights):
         perturbation: Perturbation,
         num_threads: int = 1,
         num_stored: int = 0,
+        start: int = 0,
+        total: int | None = None,
     ) -> None:
-        super().__init__(parameters, perturbation, num_threads, num_stored)
+        super().__init__(parameters, perturbation, num_threads, num_stored, start, total)
         self.master = self.working.to(
             torch.promote_types(self.working.dtype, torch.float32)
         ).clone()
@@ -241,8 +219,10 @@ class InPlaceWeights(FlatWeights):
         perturbation: Perturbation,
         num_threads: int = 1,
         num_stored: int = 0,
+        start: int = 0,
+        total: int | None = None,
     ) -> None:
-        super().__init__(parameters, perturbation, num_threads, num_stored)
+        super().__init__(parameters, perturbation, num_threads, num_stored, start, total)
         self._displaced: tuple[int, Factors] | None = None
 
     @property
@@ -282,90 +262,3 @@ class InPlaceWeights(FlatWeights):
         present = self._displaced[1] if self._displaced else (0.0,)
         self._displaced = (key, scales)  # before moving: after an exception the way back is known
         self.add_(self.working, key, tuple(a - b for a, b in pair(scales, present)))
-
-
-def flatten(
-    parameters: Iterable[nn.Parameter],
-    perturbation: Perturbation,
-    precision: Precision = "master",
-    num_threads: int = 1,
-    noise_memory_gib: float = 0.0,
-    num_directions: int = 1,
-) -> FlatWeights:
-    """The weights under a precision policy that `check_precision` passed.
-
-    Args:
-        parameters: As for `FlatWeights`.
-        perturbation: The law of the directions.
-        precision: "master"; "inplace" for fp32; "inplace_half" for half precision in place.
-        num_threads: For the noise.
-        noise_memory_gib: For directions that are kept during a step (CPU only).
-        num_directions: Directions of a step.
-    """
-    parameters = tuple(parameters)
-    size = sum(p.numel() for p in parameters)
-    num_stored = num_stored_directions(noise_memory_gib, size, num_directions) if size else 0
-    policies: dict[str, type[FlatWeights]] = {
-        "master": MasterWeights,
-        "inplace": InPlaceWeights,
-        "inplace_half": InPlaceWeights,
-    }
-    return policies[precision](parameters, perturbation, num_threads, num_stored)
-
-
-def check_precision(precision: str, dtype: torch.dtype, perturbation_scale: float = 1e-3) -> None:
-    """Refuse half precision in place, unless it is asked for by name.
-
-    Raises:
-        ValueError: With the drift that was measured for the dtype and ε.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    half = dtype in (torch.float16, torch.bfloat16)
-    name = str(dtype).removeprefix("torch.")
-    if precision == "inplace" and half:
-        drift = measure_drift(dtype, perturbation_scale)
-        raise ValueError(
-            f"precision=inplace with {name} weights: perturbing and restoring rounds, and "
-            f"{DRIFT_STEPS} steps without any update move weights of spread {DRIFT_SPREAD} by "
-            f"{drift:.1%} of that spread at perturbation_scale={perturbation_scale:g} (just "
-            "measured). Choose precision=master, which keeps θ in fp32 and does not drift, or "
-            "ask for the drift by name with precision=inplace_half"
-        )
-    if precision == "inplace_half" and not half:
-        raise ValueError(f"precision=inplace_half is for half precision, got {name} weights")
-
-
-DRIFT_STEPS = 1000
-DRIFT_SPREAD = 0.03
-"""Standard deviation of a language model's weights, roughly."""
-
-
-def measure_drift(
-    dtype: torch.dtype, perturbation_scale: float, num_steps: int = DRIFT_STEPS
-) -> float:
-    """How far perturbing in place, without any update, moves weights.
-
-    Args:
-        dtype: Of 4096 weights drawn from N(0, .03²).
-        perturbation_scale: ε of MeZO's steps: +ε·u, −2ε·u, +ε·u.
-        num_steps: How many of them.
-
-    Returns:
-        Root mean square of the movement, relative to that of the weights.
-    """
-    generator = torch.Generator().manual_seed(0)
-    start = (DRIFT_SPREAD * torch.randn(4096, generator=generator)).to(dtype)
-    weights = InPlaceWeights([nn.Parameter(start.clone())], Gaussian())
-    for step in range(num_steps):
-        key = derive_key(0, "directions", step)
-        weights.retrace_(key, [(perturbation_scale,), (-perturbation_scale,)])
-        weights.restore_()
-    moved = weights.working.double() - start.double()
-    return float(moved.norm() / start.double().norm())
-
-
-def pair(a: Factors, b: Factors) -> Iterator[tuple[float, float]]:
-    """Factors of two kinds tensor by tensor; a single one stands for all tensors."""
-    length = max(len(a), len(b))
-    return zip(a * (length // len(a)), b * (length // len(b)), strict=True)
