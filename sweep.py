@@ -44,6 +44,7 @@ bandwidth, perturbation, tuning, training, search, scheduler, cluster, tracking.
   training.learning_rate=1e-2       a value of every trial; a swept key is pinned to it
   space.training.batch_size=[8,16]  other values of a swept key; '+space={KEY:[...]}' adds one
   search=sobol                      draw what the space gives as {low: ..., high: ..., log: true}
+  search=optuna                     tune it by results, generation by generation (no sensitivity)
   seeds=5                           the seeds of every cell: a number or a list
   training.forward_passes=144       a trial's whole budget
   model.path=DIR  task.data_dir=DIR a local Hugging Face folder, local data files

@@ -101,6 +101,11 @@ class Study:
         )
 
     @property
+    def is_adaptive(self) -> bool:
+        """Whether the cells of some sweep were chosen by the results of others."""
+        return any(is_adaptive(sweep.plan) for sweep in self.sweeps)
+
+    @property
     def has_extra_factors(self) -> bool:
         """Whether anything but arm, epsilon, learning rate and seed was swept."""
         return bool((self.cells["extra"] != "").any())
@@ -114,6 +119,13 @@ class Study:
         """The nominal forward passes at which a context's trials are evaluated."""
         lists = self.cells.loc[self.cells["context"] == context, "rungs"]
         return sorted({int(rung) for rungs in lists for rung in rungs})
+
+
+def is_adaptive(plan: Mapping[str, Any]) -> bool:
+    """Whether a search that learns from results (TPE) chose a plan's cells."""
+    search = plan.get("search") or (plan.get("config") or {}).get("search") or ""
+    name = search.get("name") if isinstance(search, dict) else search
+    return str(name) == "optuna"
 
 
 def load_study(folders: Sequence[Path], baseline: str | None = None) -> Study:

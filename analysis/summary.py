@@ -15,7 +15,7 @@ from analysis.formats import (
     is_missing,
 )
 from analysis.language import Language, load_language
-from analysis.load import Study, sweep_labels
+from analysis.load import Study, is_adaptive, sweep_labels
 from analysis.stages import OPEN, Stage
 
 ENGLISH = load_language("en")
@@ -31,6 +31,8 @@ def list_cautions(study: Study, language: Language) -> list[str]:
         cautions = [say("cautions.seeds", seeds=study.seeds_per_cell)]
     if (study.cells["phase"] != "confirm").any():
         cautions.append(say("cautions.same_examples"))
+    if study.is_adaptive:
+        cautions.append(say("cautions.adaptive"))
     statuses = study.cells.drop_duplicates(["sweep", "trial_id"])["status"]
     counts = {
         status: int((statuses == status).sum()) for status in ("stopped", "diverged", "failed")
@@ -108,6 +110,7 @@ def _facts(plan: Mapping[str, Any], last: pd.DataFrame) -> list[tuple[str, str]]
         ("Smallest detectable effect", "" if effect is None else f"{effect} points"),
         ("", str(cost.get("smallest_detectable_effect_note") or "")),
         ("Planned on", " · ".join(str(cost[k]) for k in ("device", "assumption") if cost.get(k))),
+        ("Search", _search(plan)),
         ("Choices", " · ".join(f"{key} {value}" for key, value in choices.items())),
         ("Versions", " · ".join(f"{key} {value}" for key, value in versions.items())),
         ("Commit", str(plan.get("commit") or "unknown")),
@@ -124,6 +127,15 @@ def _name_baseline(plan: Mapping[str, Any]) -> str:
     if not planned or planned == name:
         return str(name or "")
     return f"{name}, chosen for this report; the plan names {planned}"
+
+
+def _search(plan: Mapping[str, Any]) -> str:
+    """How the cells were chosen."""
+    search = (plan.get("config") or {}).get("search")
+    if not isinstance(search, dict) or search.get("name") in (None, "grid"):
+        return ""
+    told = f"{search['name']}, {search.get('num_samples')} points, seed {search.get('seed')}"
+    return f"{told}; chosen by results: tuning, not sensitivity" if is_adaptive(plan) else told
 
 
 def _savings(last: pd.DataFrame) -> str:

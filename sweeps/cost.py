@@ -172,6 +172,12 @@ def kind_of(options: TrialOptions) -> tuple[Any, ...]:
     )
 
 
+def dearest(trials: Mapping[str, TrialOptions]) -> str:
+    """The trial that takes longest."""
+    kinds = {kind_of(options): trial for trial, options in trials.items()}
+    return max(kinds.values(), key=lambda trial: estimate_trial(trials[trial]).device_s)
+
+
 def stratum_of(options: TrialOptions) -> str:
     """Trials that differ in it are never compared when some are stopped early."""
     return " · ".join([options.model.name, options.task.name, str(options.tuning)])

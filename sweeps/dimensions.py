@@ -79,7 +79,11 @@ class Choices:
 
     def at(self, u: float) -> Any:
         """The value at a coordinate in [0, 1)."""
-        return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
+        return self.values[self.place(u)]
+
+    def place(self, u: float) -> int:
+        """Where the value at a coordinate stands."""
+        return min(int(u * len(self.values)), len(self.values) - 1)
 
     def __contains__(self, value: Any) -> bool:
         return value in self.values

@@ -3,8 +3,8 @@
     results/NAME/events.jsonl    {"time": "...", "event": "started", ...}
 
 Every start of the driver appends. The names: started, resumed, running, arrival, decision,
-choice (of a cell to confirm), reused (a trial of another sweep), failure, status (a trial ended),
-warning, interrupted, ended.
+choice (of a cell to confirm), generation (of points that a search asked for), reused (a trial of
+another sweep), failure, status (a trial ended), warning, interrupted, ended.
 """
 
 from __future__ import annotations

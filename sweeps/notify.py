@@ -20,9 +20,9 @@ FAILURES_THAT_TROUBLE = 3
 class Notifier(Observer):
     """Posts to a webhook, runs a command, or both.
 
-    Policy: one message when the sweep ends or is interrupted, one at the third failed trial, one
-    for each warning: of a budget, a full disk, failures that are alike. What cannot be sent is
-    said on the console, without the address.
+    Policy: one message when the sweep (each phase and generation of it) ends or is interrupted,
+    one at the third failed trial, one for each warning: of a budget, a full disk, failures that
+    are alike. What cannot be sent is said on the console, without the address.
 
     Args:
         options: The section `notify`.

@@ -1,11 +1,12 @@
-"""A screen, and then the confirmation of what it chose, as one sweep."""
+"""The parts of a sweep, one after the other: generations of a screen, and its confirmation."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
 from kerzoo.records import ENDED
-from sweeps.plan import Plan, confirm_choice
+from sweeps.mirror import fetch_missing
+from sweeps.plan import Plan, ask_generation, confirm_choice
 from sweeps.reuse import take_over
 from sweeps.runner import run_plan
 
@@ -15,15 +16,11 @@ def run_phases(plan: Plan, console: Console) -> int:
 
     With `phase=both` the screen runs under the sweep's scheduler. Once all of its trials have
     ended, whatever ended them, each arm's best cell is chosen and confirmed to the end of its
-    budget. Any other plan has one phase.
+    budget. Any other plan has one phase. A search that learns runs the screen, or the only phase,
+    in generations, each of which is asked for when the last has ended.
     """
-    if plan.sweep.phase != "both":
-        return run_plan(plan, console)
-    screen, code = plan.part("screen"), 0
-    if screen.specs:
-        console.print(f"[bold]Screen[/bold]: {len(screen.specs)} trials.")
-        code = run_plan(screen, console)
-    if any(plan.trial_folder(spec.trial_id).status not in ENDED for spec in screen.specs):
+    code = _run_generations(plan, console)
+    if plan.sweep.phase != "both" or not _has_ended(_first_phase(plan)):
         return code
     confirm = confirm_choice(plan)
     section = plan.content["confirm"]
@@ -41,3 +38,38 @@ def run_phases(plan: Plan, console: Console) -> int:
     take_over(confirm)
     confirm.create_trials()
     return max(code, run_plan(confirm, console)) if confirm.specs else code
+
+
+def _run_generations(plan: Plan, console: Console) -> int:
+    code = 0
+    while True:
+        part = _first_phase(plan)
+        if part.specs:
+            if part.whole:
+                console.print(f"[bold]Screen[/bold]: {len(part.specs)} trials.")
+            code = max(code, run_plan(part, console))
+        if not _has_ended(part):
+            return code
+        num_trials = len(plan.specs)
+        further = ask_generation(plan, lambda message: _warn(console, message))
+        if further is None:
+            return code
+        number = max(plan.content["generations"].values())
+        console.print(
+            f"[bold]Generation {number}[/bold]: {len(plan.specs) - num_trials} more trials."
+        )
+        fetch_missing(further)
+        take_over(further)
+        plan.create_trials()
+
+
+def _first_phase(plan: Plan) -> Plan:
+    return plan.part("screen") if plan.sweep.phase == "both" else plan
+
+
+def _has_ended(plan: Plan) -> bool:
+    return all(plan.trial_folder(spec.trial_id).status in ENDED for spec in plan.specs)
+
+
+def _warn(console: Console, message: str) -> None:
+    console.print(f"[yellow]warning: {message}[/yellow]", soft_wrap=True)

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 from rich.console import Console
 
 from kerzoo.failures import classify
@@ -29,6 +28,7 @@ from sweeps.cluster import set_environment, start_ray
 from sweeps.compose import ConfigError
 from sweeps.cost import stratum_of
 from sweeps.ledger import Ledger
+from sweeps.lock import driver_lock
 from sweeps.observers import Observers
 from sweeps.plan import Plan, price, summarise
 from sweeps.progress import Display, format_duration, label_cell
@@ -99,7 +99,7 @@ def only_driver(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: If another sweep runs in the same folder, or it cannot be written to.
     """
-    lock = filelock.FileLock(folder / ".driver.lock", timeout=0)
+    lock = driver_lock(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -25,6 +25,7 @@ def draw_points(search: SearchOptions, keys: Iterable[str]) -> list[Point]:
     random: each key's coordinates are a stream of their own, so that more points or more keys
     change no earlier point. sobol: a scrambled Sobol sequence whose dimensions are the sorted
     keys; more points change no earlier one, another key does. A power of two of points is balanced.
+    optuna: the first generation, drawn as sobol.
 
     Args:
         search: How many, how, and from which seed.
@@ -33,7 +34,9 @@ def draw_points(search: SearchOptions, keys: Iterable[str]) -> list[Point]:
     Source: Owen 1998, Scrambling Sobol' and Niederreiter–Xing points.
     """
     names, number = sorted(set(keys)), search.num_samples
-    if search.name == "sobol" and names:
+    if search.name == "optuna":
+        number = min(number, search.generation)
+    if search.name != "random" and names:
         engine = qmc.Sobol(len(names), scramble=True, rng=np.random.default_rng(search.seed))
         columns = engine.random_base2(math.ceil(math.log2(number)))[:number].T
     else:

@@ -48,20 +48,22 @@ class SearchOptions:
     """How the space becomes cells.
 
     Args:
-        name: "grid", "random" or "sobol".
+        name: "grid", "random", "sobol" or "optuna".
         plan_seed: Of the order in which trials start.
         num_samples: Points at which what is drawn from is drawn; every listed combination has all.
         seed: Of the points.
+        generation: Points of a listed combination that optuna asks for at once.
     """
 
     name: str = MISSING
     plan_seed: int = 0
     num_samples: int = 1
     seed: int = 0
+    generation: int = 8
 
     def __post_init__(self) -> None:
-        _check_choice("search.name", self.name, ("grid", "random", "sobol"))
-        for name, least in (("num_samples", 1), ("seed", 0)):
+        _check_choice("search.name", self.name, ("grid", "random", "sobol", "optuna"))
+        for name, least in (("num_samples", 1), ("seed", 0), ("generation", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"search.{name} must be ≥ {least}, got {getattr(self, name)}")
 

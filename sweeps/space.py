@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from sweeps.compose import ConfigError
-from sweeps.dimensions import Dimension, read_dimension
+from sweeps.dimensions import Choices, Dimension, Range, read_dimension
 from sweeps.sampling import Point, draw_points
 from sweeps.schema import TRIAL_GROUPS, SearchOptions
 
@@ -19,6 +20,74 @@ Block = dict[str, Dimension]
 """A mapping of a space: swept key → what it takes its values from."""
 
 SEED = "training.seed"
+SEEDS = (SEED, "task.data_seed")
+"""Swept keys whose values repeat a point rather than make another one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A combination of listed values, seeds apart, and what is drawn beside it.
+
+    Attributes:
+        keys: The swept keys, in order.
+        listed: Listed key → value.
+        drawn: Drawn key → what it is drawn from.
+        seeds: What each point is repeated with.
+    """
+
+    keys: tuple[str, ...]
+    listed: Cell
+    drawn: Mapping[str, Range | Choices]
+    seeds: tuple[Cell, ...]
+
+    def cells_at(self, point: Point) -> list[Cell]:
+        """The cells of a point, one for each seed."""
+        sample = {key: dimension.at(point[key]) for key, dimension in self.drawn.items()}
+        whole = [{**self.listed, **sample, **seeds} for seeds in self.seeds]
+        return [{key: values[key] for key in self.keys} for values in whole]
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """A space as read, with the command line's pins.
+
+    Attributes:
+        blocks: Its mappings.
+        excluded: What is left out.
+        drawn: The keys that are drawn from, those included that are pinned.
+    """
+
+    blocks: list[Block]
+    excluded: list[Block]
+    drawn: frozenset[str]
+
+    @property
+    def studies(self) -> list[Study]:
+        """Those of all mappings that draw."""
+        return [study for block in self.blocks for study in _studies(block)]
+
+    def keep(self, cells: Collection[Cell]) -> list[Cell]:
+        """The cells that are not left out."""
+        return [cell for cell in cells if not any(_matches(e, cell) for e in self.excluded)]
+
+    def cells(self, points_of: Callable[[Study], Sequence[Point]]) -> list[Cell]:
+        """All cells, without repetition, in the order in which they are written.
+
+        Args:
+            points_of: The points of a study.
+
+        Raises:
+            ConfigError: If all are left out.
+        """
+        cells: dict[str, Cell] = {}
+        for block in self.blocks:
+            for cell in _cells(block, points_of):
+                cells.setdefault(json.dumps(cell, sort_keys=True, default=str), cell)
+        kept = self.keep(cells.values())
+        if not kept:
+            of = f"of the {len(cells)} cells" if cells else "of the first points"
+            raise ConfigError(f"exclude: leaves none {of} of the space")
+        return kept
 
 
 def expand(
@@ -28,7 +97,27 @@ def expand(
     seeds: Sequence[int] = (),
     exclude: Any = None,
 ) -> list[Cell]:
-    """All cells of a space, without repetition, in the order in which they are written.
+    """All cells of a space whose points do not hang on results.
+
+    Args:
+        space: The sweep's `space`.
+        fixed: Overrides from the command line.
+        search: How dimensions are drawn from; None for the grid.
+        seeds: Of every cell; empty where seeds are no dimension, or one of the space.
+        exclude: The sweep's `exclude`.
+
+    Raises:
+        ConfigError: As `read_space`, `draw` and `Space.cells`.
+    """
+    known = read_space(space, fixed, seeds, exclude)
+    points = draw(search or SearchOptions("grid"), known.drawn)
+    return known.cells(lambda study: points)
+
+
+def read_space(
+    space: Any, fixed: Mapping[str, Any], seeds: Sequence[int] = (), exclude: Any = None
+) -> Space:
+    """Read a space, and what the command line says of it.
 
     A space maps swept keys to lists of values, or to what is drawn from (`sweeps.dimensions`); its
     cells are all combinations of the listed values, each with every drawn point. A list of such
@@ -44,7 +133,6 @@ def expand(
     Args:
         space: The sweep's `space`.
         fixed: Overrides from the command line.
-        search: How dimensions are drawn from; None for the grid.
         seeds: Of every cell; empty where seeds are no dimension, or one of the space.
         exclude: The sweep's `exclude`.
 
@@ -59,17 +147,10 @@ def expand(
         raise ConfigError("space: must have at least one key with at least one value; it is empty")
     blocks = [_with_seeds(block, seeds) for block in blocks]
     dropped = _read_exclusions(exclude, blocks)
-    points = _draw(search or SearchOptions("grid"), blocks)
+    drawn = frozenset(key for b in blocks for key, d in b.items() if not isinstance(d, list))
     for key, value in fixed.items():
         blocks = _pin(blocks, key, value)
-    cells: dict[str, Cell] = {}
-    for block in blocks:
-        for cell in _cells(block, points):
-            cells.setdefault(json.dumps(cell, sort_keys=True, default=str), cell)
-    kept = [cell for cell in cells.values() if not any(_matches(e, cell) for e in dropped)]
-    if not kept:
-        raise ConfigError(f"exclude: leaves none of the {len(cells)} cells of the space")
-    return kept
+    return Space(blocks, dropped, drawn)
 
 
 def factors_of(cells: Sequence[Cell]) -> list[str]:
@@ -112,8 +193,12 @@ def _with_seeds(block: Block, seeds: Sequence[int]) -> Block:
     return {**block, SEED: list(seeds)}
 
 
-def _draw(search: SearchOptions, blocks: Sequence[Block]) -> list[Point]:
-    drawn = {key for block in blocks for key, d in block.items() if not isinstance(d, list)}
+def draw(search: SearchOptions, drawn: Collection[str]) -> list[Point]:
+    """The points that are drawn before any trial has run.
+
+    Raises:
+        ConfigError: If the search and the space do not fit.
+    """
     if search.name == "grid":
         if drawn:
             raise ConfigError(
@@ -135,14 +220,30 @@ def _pin(blocks: list[Block], key: str, value: Any) -> list[Block]:
     return [{**b, key: [value]} if key in b else b for b in kept]
 
 
-def _cells(block: Block, points: Sequence[Point]) -> Iterator[Cell]:
+def _cells(block: Block, points_of: Callable[[Study], Sequence[Point]]) -> Iterator[Cell]:
     listed = {key: d for key, d in block.items() if isinstance(d, list)}
+    if len(listed) == len(block):
+        yield from _combine(listed)
+        return
+    for study in _studies(block):
+        for point in points_of(study):
+            yield from study.cells_at(point)
+
+
+def _studies(block: Block) -> Iterator[Study]:
+    """The studies of a mapping; none of one that only lists."""
     drawn = {key: d for key, d in block.items() if not isinstance(d, list)}
-    samples = [{key: d.at(p[key]) for key, d in drawn.items()} for p in (points if drawn else [{}])]
+    if not drawn:
+        return
+    listed = {key: d for key, d in block.items() if isinstance(d, list) and key not in SEEDS}
+    seeds = {key: d for key, d in block.items() if isinstance(d, list) and key in SEEDS}
+    for chosen in _combine(listed):
+        yield Study(tuple(block), chosen, drawn, tuple(_combine(seeds)))
+
+
+def _combine(listed: Mapping[str, list[Any]]) -> Iterator[Cell]:
     for values in itertools.product(*listed.values()):
-        chosen = dict(zip(listed, values, strict=True))
-        for sample in samples:
-            yield {key: chosen[key] if key in chosen else sample[key] for key in block}
+        yield dict(zip(listed, values, strict=True))
 
 
 def _read_exclusions(exclude: Any, blocks: Sequence[Block]) -> list[Block]:

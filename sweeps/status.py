@@ -21,6 +21,7 @@ from rich.text import Text
 
 from kerzoo.records import ENDED, Row, TrialFolder
 from sweeps.events import read_events
+from sweeps.lock import is_driven
 from sweeps.progress import format_duration, label_cell
 
 HELP = """\
@@ -111,7 +112,8 @@ def take(folder: Path) -> Snapshot:
     trials = [_read(folder, entry, labels) for entry in plan["trials"]]
     events = read_events(folder / "events.jsonl")
     start = next((e for e in reversed(events) if e["event"] in STARTS), None)
-    return Snapshot(plan["name"], driver_of(events), trials, events, _eta_s(start, trials))
+    driver = "runs" if is_driven(folder) else driver_of(events)
+    return Snapshot(plan["name"], driver, trials, events, _eta_s(start, trials))
 
 
 def driver_of(events: Sequence[dict[str, Any]]) -> str:

@@ -38,9 +38,27 @@ def print_plan(plan: Plan, console: Console) -> None:
     for group in content["aliases"]:
         names = " = ".join(group)
         console.print(f"  the same up to the learning rate: {names}", soft_wrap=True)
-    about = [*_describe_cost(plan), *_describe_confirmation(content), *describe_reusable(plan), ""]
+    about = [*_describe_search(plan), *_describe_cost(plan), *_describe_confirmation(content)]
+    about += [*describe_reusable(plan), ""]
     for line in about:
         console.print(line, soft_wrap=True)
+
+
+def _describe_search(plan: Plan) -> list[str]:
+    """How far the points of a search that learns are known, where there is one."""
+    search = plan.content.get("search")
+    if search is None:
+        return []
+    known = len(plan.content["generations"])
+    total = known + sum(entry["trials"] for entry in search["unknown"])
+    points, arms = plan.sweep.search.num_samples, "each arm and listed combination"
+    lines = [f"search: {search['name']}, for {search['purpose']}; {points} points for {arms}"]
+    if known < total:
+        lines.append(
+            f"  the points of {known} trials of at most {total} are known; each later generation "
+            "is asked for when all trials of the one before have ended"
+        )
+    return lines
 
 
 def _describe_cost(plan: Plan) -> list[str]:

@@ -30,6 +30,17 @@ def where(study: Study) -> tuple[Column, ...]:
     return (Column("context", "Study"),) if len(study.contexts) > 1 else ()
 
 
+def caution_of(study: Study) -> str:
+    """What is said beside sensitivities where a search that learns chose the cells."""
+    if not study.is_adaptive:
+        return ""
+    return (
+        " A search that learns from results (search=optuna) chose the cells, more of them where "
+        "losses were low: this is tuning, not sensitivity. Settings are no random sample of the "
+        "space, so that effects, importances, intervals and p are biased."
+    )
+
+
 @table("rungs")
 def effects(study: Study) -> Table | None:
     """Difference of dev loss from the baseline at each rung."""
@@ -125,7 +136,7 @@ def _note(study: Study, frame: pd.DataFrame) -> str:
             "exempt from stopping by lot, stand for the trials of their arm that were stopped."
         )
         note += _tell_controls_needed(frame)
-    return note
+    return note + caution_of(study)
 
 
 @table("rungs")

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.load import Study
+from analysis.load import Study, is_adaptive
 from analysis.memory import once_per_study
 from analysis.selection import compared_rung
 from analysis.sensitivity.effects import SEEDS, fates_of, shared_keys, values_at
@@ -159,7 +159,7 @@ def _screened(study: Study) -> Iterator[Block]:
         trials = values_at(study, cells, rung, fates_of(study, cells)).reset_index(drop=True)
         trials = trials[trials["loss"].notna() | trials["lost"]]
         keys = shared_keys(cells)
-        is_searched = any(is_biased(s.plan) for s in study.sweeps if context_has(cells, s.name))
+        is_searched = any(is_adaptive(s.plan) for s in study.sweeps if context_has(cells, s.name))
         own = {k for v in trials["factors"] for k in v} - {*keys, "arm", *SEEDS}
         labels = [_with_own(a, f, sorted(own)) for a, f in zip_columns(trials, "arm", "factors")]
         yield _block(context, "all arms", trials, keys, labels, is_searched)
@@ -200,13 +200,6 @@ def _confirmed(study: Study) -> Iterator[Block]:
         if trials["task"].nunique() > 1:
             block.factors["task"] = list(trials["task"])
         yield dataclasses.replace(block, outcome="final dev loss")
-
-
-def is_biased(plan: dict[str, Any]) -> bool:
-    """Whether a search that learns from results (TPE) chose a plan's trials."""
-    search = plan.get("search") or (plan.get("config") or {}).get("search") or ""
-    name = search.get("name") if isinstance(search, dict) else search
-    return str(name) == "optuna"
 
 
 def context_has(cells: pd.DataFrame, sweep: str) -> bool:

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 from analysis.formats import format_count, format_number, format_score
 from analysis.load import Study
 from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
-from analysis.sensitivity.effects_shown import MAX_PANELS, where
+from analysis.sensitivity.effects_shown import MAX_PANELS, caution_of, where
 from analysis.sensitivity.importance import DUMMY, EXACT, MIN_FIT, PED, SURROGATE, importances
 from analysis.style import INK, MUTED, OKABE_ITO, RULE, new_figure, stem
 
@@ -47,7 +47,7 @@ def importance(study: Study) -> Table | None:
         Column("trials", "Trials", format_count, numeric=True),
         *((Column("caution", "Caution"),) if (frame["caution"] != "").any() else ()),
     )
-    return Table(frame, columns, _note(frame))
+    return Table(frame, columns, _note(frame) + caution_of(study))
 
 
 def _note(frame: pd.DataFrame) -> str:
@@ -88,7 +88,7 @@ def importance_of_factors(study: Study) -> PanelGroup | None:
         "Grey reaches to what 95 % of random orders of the outcome stay below: only a bar that "
         f"leaves it says anything. “{DUMMY}” is a factor that means nothing."
     )
-    return PanelGroup(panels, note) if panels else None
+    return PanelGroup(panels, note + caution_of(study)) if panels else None
 
 
 def _bars(frame: pd.DataFrame, key: tuple[str, ...]) -> Panel:

@@ -16,7 +16,7 @@ from analysis.formats import (
 )
 from analysis.load import Study
 from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
-from analysis.sensitivity.effects_shown import MAX_PANELS, where
+from analysis.sensitivity.effects_shown import MAX_PANELS, caution_of, where
 from analysis.sensitivity.robustness import gaps, robustness, settings_at_first_rung
 from analysis.statistics import performance_profile, wilson_interval
 from analysis.style import colors_of, markers_of, new_figure, stem
@@ -58,7 +58,7 @@ def robustness_of_arms(study: Study) -> Table | None:
         "were drawn at random from the volume; the interquartile mean is given convergence, its "
         "interval that of a trimmed mean. An arm with a wide good region needs less tuning."
     )
-    return Table(frame, columns, note)
+    return Table(frame, columns, note + caution_of(study))
 
 
 @table("heat")
@@ -141,7 +141,7 @@ def performance_profiles(study: Study) -> PanelGroup | None:
         "the arm's settings with a loss of at most x. Settings with a diverged seed never get "
         "there. Bands are Wilson's pointwise 95 % intervals, as if settings were drawn at random."
     )
-    return PanelGroup(panels, note) if panels else None
+    return PanelGroup(panels, note + caution_of(study)) if panels else None
 
 
 def _profile(study: Study, frame: pd.DataFrame, context: str) -> Panel:

@@ -4,11 +4,13 @@ from sweeps.plan.assembly import make_plan, price, summarise
 from sweeps.plan.base import Plan
 from sweeps.plan.confirm import confirm_choice, recall_choice
 from sweeps.plan.folder import archive, check_same_study, recall_preparation
+from sweeps.plan.generations import ask_generation
 from sweeps.plan.trials import find_aliases
 
 __all__ = [
     "Plan",
     "archive",
+    "ask_generation",
     "check_same_study",
     "confirm_choice",
     "find_aliases",

@@ -6,7 +6,7 @@ import json
 import platform
 import random
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from sweeps.compose import Composed, compose, parse_overrides
 from sweeps.plan.base import Plan
 from sweeps.plan.checks import (
     check_baseline,
+    check_search,
     check_seeds_are_fresh,
     check_sweep,
 )
 from sweeps.plan.confirm import expect_confirmation
 from sweeps.plan.provenance import find_commit, find_versions
+from sweeps.plan.studies import NAME, Asked, expect_generations, recall_studies
 from sweeps.plan.trials import Entry, TrialFactory, find_aliases, fingerprint, list_cell
 from sweeps.schedulers import enrol
 from sweeps.space import Cell, expand, factors_of
@@ -51,19 +53,20 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         ConfigError: For anything wrong, naming the key; nothing was written.
     """
     base = compose(overrides)
-    sweep, cells = base.sweep, _expand(base, single)
+    sweep = base.sweep
+    folder = (Path(sweep.results_dir) / sweep.name).absolute()
+    asked = None if single else _recall_asked(base, folder)
+    cells = asked.space.cells(asked.points_of) if asked else _expand(base, single)
     phase = "screen" if single and sweep.phase == "both" else sweep.phase
     factory = TrialFactory(base, phase)
     entries = [factory.make(cell) for cell in cells]
     specs, options = _order(entries, sweep.search.plan_seed)
     kinds = list({cost.kind_of(o): o for o in options}.values())
     check_sweep(sweep, kinds, single)
-    if phase == "both":
-        check_seeds_are_fresh(sweep, factors_of(cells), options)
     if not single:
-        check_baseline(sweep.baseline, {spec.arm for spec, _ in entries})
-    raced = [s for s in specs if phase != "both" or s.phase == "screen"]
-    strata = cost.strata_of(dict(zip((s.trial_id for s in specs), options, strict=True)))
+        _check_whole(sweep, cells, entries)
+    learned = asked.describe(cells, entries) if asked else {}
+    generations: dict[str, int] = learned.get("generations", {})
     content = {
         "schema_version": SCHEMA_VERSION,
         "name": sweep.name,
@@ -83,20 +86,36 @@ def make_plan(overrides: Sequence[str], command: str, single: bool = False) -> P
         "factors": factors_of(cells),
         "baseline": sweep.baseline,
         "cells": [list_cell(c, spec) for c, (spec, _) in zip(cells, entries, strict=True)],
-        "aliases": find_aliases(cells, entries),
+        "aliases": find_aliases(cells, entries, {t for t, n in generations.items() if n > 1}),
         "trials": [dict(vars(spec)) for spec in specs],
-        **enrol(
-            sweep.scheduler, raced, [strata[s.trial_id] for s in raced], sweep.search.plan_seed
-        ),
+        **learned,
+        **_enrol(sweep, specs, options, generations),
         "theory": describe_kernels(specs, options),
         "preparation": {},
     }
     if phase == "both":
         content["confirm"] = {"seeds": sweep.confirm.seed_list, "chosen": []}
-    plan = Plan(sweep, (Path(sweep.results_dir) / sweep.name).absolute(), specs, options, content)
+    plan = Plan(sweep, folder, specs, options, content)
     content |= price(plan)
     content |= {} if single else _price_next(base, content["cost"])
     return plan
+
+
+def _recall_asked(base: Composed, folder: Path) -> Asked | None:
+    """What a sweep asks for and has asked for, if its search learns."""
+    if base.sweep.search.name != NAME:
+        return None
+    check_search(base.sweep)
+    return Asked(base, [] if base.sweep.fresh else recall_studies(folder))
+
+
+def _check_whole(
+    sweep: schema.SweepConfig, cells: Sequence[Cell], entries: Sequence[Entry]
+) -> None:
+    """What more than one trial is checked for."""
+    if sweep.phase == "both":
+        check_seeds_are_fresh(sweep, factors_of(cells), [options for _, options in entries])
+    check_baseline(sweep.baseline, {spec.arm for spec, _ in entries})
 
 
 def _price_next(base: Composed, cost_now: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +150,21 @@ def _price_next(base: Composed, cost_now: dict[str, Any]) -> dict[str, Any]:
     return {"afterwards": told}
 
 
+def _enrol(
+    sweep: schema.SweepConfig,
+    specs: Sequence[TrialSpec],
+    options: Sequence[TrialOptions],
+    generations: Mapping[str, int],
+) -> dict[str, Any]:
+    """What the scheduler needs; a later generation is judged apart, as its own halving."""
+    strata = cost.strata_of(dict(zip((s.trial_id for s in specs), options, strict=True)))
+    strata |= {t: f"{strata[t]} · generation {n}" for t, n in generations.items() if n > 1}
+    raced = [s for s in specs if sweep.phase != "both" or s.phase == "screen"]
+    return enrol(
+        sweep.scheduler, raced, [strata[s.trial_id] for s in raced], sweep.search.plan_seed
+    )
+
+
 def _expand(base: Composed, single: bool) -> list[Cell]:
     sweep = base.sweep
     if single and sweep.space is None:
@@ -151,9 +185,10 @@ def _order(entries: Sequence[Entry], plan_seed: int) -> tuple[list[TrialSpec], l
 
 def price(plan: Plan, forward_pass_s: float | None = None) -> dict[str, Any]:
     """The entries of plan.json about cost, from sizes or from a measured forward pass."""
+    whole = expect_generations(plan)
     if "confirm" not in plan.content:
-        return {"cost": summarise(plan.options, plan.specs, plan.sweep, forward_pass_s)}
-    screen, confirm = plan.part("screen"), expect_confirmation(plan)
+        return {"cost": summarise(whole.options, whole.specs, plan.sweep, forward_pass_s)}
+    screen, confirm = whole.part("screen"), expect_confirmation(plan)
     then = summarise(confirm.options, confirm.specs, confirm.sweep, forward_pass_s)
     now = then  # where no trial draws a seed there is no screen
     if screen.specs:

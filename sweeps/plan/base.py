@@ -52,10 +52,21 @@ class Plan:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "plan.json", self.content)
 
+    def become(self, other: Plan) -> None:
+        """Take over all of what the same command came to later."""
+        self.specs[:], self.options[:] = other.specs, other.options
+        self.content.clear()
+        self.content.update(other.content)
+
     def create_trials(self) -> None:
-        """Write a trial.json for each new trial."""
+        """Write a trial.json for each new trial, with the search that chose it if one did."""
+        generations = self.content.get("generations", {})
         for spec in self.specs:
-            self.trial_folder(spec.trial_id).create(spec)
+            folder = self.trial_folder(spec.trial_id)
+            folder.create(spec)
+            if spec.trial_id in generations and "search" not in folder.read():
+                about = {key: self.content["search"][key] for key in ("name", "purpose")}
+                folder.update(search={**about, "generation": generations[spec.trial_id]})
 
     def check_available(self) -> None:
         """Check that models and data can be had, before any work starts.

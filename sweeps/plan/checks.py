@@ -73,6 +73,19 @@ def check_seeds_are_fresh(
         )
 
 
+def check_search(sweep: schema.SweepConfig) -> None:
+    """Refuse to confirm cells that are chosen by the results of others with the same seeds.
+
+    Raises:
+        ConfigError: Naming the setting that helps.
+    """
+    if sweep.search.name == "optuna" and sweep.phase == "confirm":
+        raise ConfigError(
+            "search=optuna: chooses cells by their results, which confirms nothing; set phase=both "
+            "to confirm each arm's best cell with fresh seeds, or phase=screen"
+        )
+
+
 def check_baseline(baseline: str, arms: set[str]) -> None:
     """Refuse a baseline that no cell has.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from sweeps import cost
 from sweeps.compose import compose
 from sweeps.events import EventLog
 from sweeps.plan.base import Plan
+from sweeps.plan.outcomes import Outcome, outcome_of
 from sweeps.plan.trials import Entry, TrialFactory, list_cell
 from sweeps.space import SEED, Cell, factors_of
 
@@ -43,7 +43,7 @@ def best_of(
     candidates: Sequence[Candidate],
     statuses: Mapping[str, str],
     rows: Mapping[str, Sequence[Row]],
-) -> tuple[Candidate, int, float] | None:
+) -> tuple[Candidate, Outcome] | None:
     """The cell of lowest dev loss, over its seeds, at the last rung that all reached.
 
     Cells whose trials all finished come first, then those that came further. Of equal ones the one
@@ -51,27 +51,11 @@ def best_of(
     never evaluated after an update, is not taken.
 
     Returns:
-        The cell, its rung and its dev loss; None if there is none to take.
+        The cell and what it came to; None if there is none to take.
     """
-    ranked = []
-    for candidate in candidates:
-        losses = [losses_at_rungs(rows[trial]) for trial in candidate.trials]
-        ended = {statuses[trial] for trial in candidate.trials}
-        common = set.intersection(*map(set, losses))
-        if not ended <= {"finished", "stopped"} or not common:
-            continue
-        rung = max(common)
-        loss = math.fsum(seed[rung] for seed in losses) / len(losses)
-        order = (ended != {"finished"}, -rung, loss, min(candidate.trials))
-        ranked.append((order, candidate, rung, loss))
-    return min(ranked, key=lambda entry: entry[0])[1:] if ranked else None
-
-
-def losses_at_rungs(rows: Sequence[Row]) -> dict[int, float]:
-    """Rung → dev loss, after step 0; nothing for a trial that diverged."""
-    if any(row["diverged"] for row in rows):
-        return {}
-    return {int(row["rung"]): float(row["dev_loss"]) for row in rows if row["step"] > 0}
+    outcomes = [(c, outcome_of(c.trials, statuses, rows)) for c in candidates]
+    ranked = [(candidate, outcome) for candidate, outcome in outcomes if outcome]
+    return min(ranked, key=lambda r: (r[1].order, min(r[0].trials))) if ranked else None
 
 
 def find_candidates(plan: Plan) -> dict[Key, list[Candidate]]:
@@ -120,9 +104,9 @@ def confirm_choice(plan: Plan) -> Plan:
         if best is None:
             passed_over.append(about)
             continue
-        candidate, rung, loss = best
-        about |= {"cell": candidate.cell, "trial_ids": list(candidate.trials), "rung": rung}
-        chosen.append({**about, "dev_loss": loss})
+        candidate, outcome = best
+        about |= {"cell": candidate.cell, "trial_ids": list(candidate.trials)}
+        chosen.append({**about, "rung": outcome.rung, "dev_loss": outcome.loss})
     section |= {"chosen": [*section["chosen"], *chosen], "passed_over": passed_over}
     _plan_chosen(plan, chosen)
     plan.write()
@@ -159,8 +143,7 @@ def expect_confirmation(plan: Plan) -> Plan:
         if key in known:
             continue
         members = [trials[trial] for c in candidates for trial in c.trials]
-        kinds = {cost.kind_of(options): (spec, options) for spec, options in members}
-        spec, options = max(kinds.values(), key=lambda m: cost.estimate_trial(m[1]).device_s)
+        spec, options = trials[cost.dearest({spec.trial_id: o for spec, o in members})]
         part.specs.extend(dataclasses.replace(spec, phase="confirm", arm=key[1]) for _ in seeds)
         part.options.extend(options.with_numbers({"seed": seed}) for seed in seeds)
     return part

@@ -52,11 +52,14 @@ def check_same_study(plan: Plan) -> None:
 
 
 def recall_preparation(plan: Plan) -> None:
-    """Take over what an earlier start in the same folder measured."""
+    """Take over what an earlier start in the same folder measured, and what it had asked for."""
     path = plan.folder / "plan.json"
     if plan.sweep.fresh or not path.exists():
         return
-    preparation = json.loads(path.read_text()).get("preparation") or {}
+    before = json.loads(path.read_text())
+    if "studies" in before:  # kept for the day on which the search learns again
+        plan.content.setdefault("studies", before["studies"])
+    preparation = before.get("preparation") or {}
     if "forward_pass_s" in preparation:
         forward_pass_s = float(preparation["forward_pass_s"])
         plan.content.update(preparation=preparation, **price(plan, forward_pass_s))

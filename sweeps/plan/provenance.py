@@ -9,7 +9,7 @@ from pathlib import Path
 
 import kerzoo
 
-PACKAGES = ("torch", "transformers", "peft", "ray", "hydra-core", "wandb", "numpy")
+PACKAGES = ("torch", "transformers", "peft", "ray", "hydra-core", "wandb", "numpy", "optuna")
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from kerzoo.identity import hash_numbers, numbers_of_trial, signature
@@ -141,18 +141,20 @@ def list_cell(cell: Cell, spec: TrialSpec) -> dict[str, Any]:
     return {"values": cell, "trial_id": spec.trial_id, "arm": spec.arm}
 
 
-def find_aliases(cells: Sequence[Cell], entries: Sequence[Entry]) -> list[list[str]]:
+def find_aliases(
+    cells: Sequence[Cell], entries: Sequence[Entry], apart: Collection[str] = ()
+) -> list[list[str]]:
     """Groups of arms that do the same up to the learning rate, cell by cell.
 
     Of a plan with more than `SIGNED_CELLS` cells only those are compared that share all but the
-    arm with one of the first so many.
+    arm with one of the first so many. The trials `apart` are at points that their arm alone has.
     """
     others = [json.dumps({k: v for k, v in cell.items() if k != "arm"}) for cell in cells]
     compared = set(others[:SIGNED_CELLS])
     signatures: dict[str, set[str]] = {}
     for other, (spec, options) in zip(others, entries, strict=True):
         known = signatures.setdefault(spec.arm, set())
-        if other in compared:
+        if other in compared and spec.trial_id not in apart:
             known.add(signature(options, spec.config))
     groups: dict[frozenset[str], list[str]] = {}
     for arm in sorted(signatures):

@@ -177,7 +177,8 @@ class WandbRuns:
             if isinstance(value, bool) or not isinstance(value, numbers)
         }
         trial = {name: getattr(spec, name) for name in ("arm", "phase", "rungs", "command")}
-        plan = {"name": self.plan["name"], "baseline": self.plan["baseline"], "cells": cells}
+        told = ("name", "baseline", "search")
+        plan = {key: self.plan[key] for key in told if key in self.plan} | {"cells": cells}
         return flatten(
             {
                 **spec.config,

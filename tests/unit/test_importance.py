@@ -14,6 +14,7 @@ import pytest
 from confirmed_records import write_confirmed
 from records_factory import EPSILON, LEARNING_RATE, RUNGS, SimulatedSweep
 
+from analysis.language import load_language
 from analysis.load import load_study
 from analysis.sensitivity.importance import EXACT, PED, SURROGATE, importances
 from analysis.sensitivity.importance_shown import importance, importance_of_factors
@@ -26,6 +27,7 @@ from analysis.statistics.variance import (
     top_divergences,
     with_pairs,
 )
+from analysis.summary import list_cautions, list_costs
 
 
 def crossed_gain(values: Mapping[str, Any]) -> float:
@@ -136,6 +138,11 @@ def test_random_settings_have_main_effects_and_pairs_of_a_surrogate(tmp_path: Pa
     shown = importance(study)
     assert shown is not None
     assert set(shown.frame["caution"]) == {"biased: chosen by TPE"}
+    assert "this is tuning, not sensitivity" in shown.note
+    cautions = list_cautions(study, load_language("en"))
+    assert any("tuning, not sensitivity" in said for said in cautions)
+    (costs,) = list_costs(study)
+    assert "tuning, not sensitivity" in dict(costs.facts)["Search"]
 
 
 def test_a_surrogate_that_foretells_little_is_withheld(tmp_path: Path) -> None:

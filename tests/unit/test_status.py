@@ -12,6 +12,7 @@ import pytest
 
 from sweeps import status
 from sweeps.events import EventLog
+from sweeps.lock import driver_lock, is_driven
 from sweeps.plan import Plan, make_plan
 
 
@@ -62,6 +63,15 @@ def test_the_driver_is_said_to_run_to_have_left_or_to_have_been_killed(plan: Pla
     assert status.take(plan.folder).driver == "has left (interrupted)"
     start(plan, 1, host="another")
     assert "was started on another" in status.take(plan.folder).driver
+
+
+def test_between_two_phases_the_driver_is_said_to_run(plan: Plan) -> None:
+    start(plan, os.getpid()).write("ended", trials=4, left=0, failed=0)
+    assert not is_driven(plan.folder)
+    with driver_lock(plan.folder):
+        assert is_driven(plan.folder)
+        assert status.take(plan.folder).driver == "runs"
+    assert status.take(plan.folder).driver == "has left (ended)"
 
 
 def test_the_rest_is_extrapolated_from_what_this_start_made(

@@ -55,7 +55,7 @@ def best(cells: dict[tuple[str, ...], dict[str, tuple[str, list[Any]]]]) -> Any:
         {trial: status for trial, (status, _) in told.items()},
         {trial: rows_of(*losses) for trial, (_, losses) in told.items()},
     )
-    return found and (found[0].trials, found[1], found[2])
+    return found and (found[0].trials, found[1].rung, found[1].loss)
 
 
 def single(**trials: tuple[str, list[Any]]) -> Any:
