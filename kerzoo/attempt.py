@@ -125,8 +125,8 @@ def options_of_attempt(spec: TrialSpec, folder: TrialFolder) -> TrialOptions:
 
 def smaller_micro_batch(training: TrainingOptions) -> int | None:
     """Half as many sequences at a time; None where it is one already."""
-    usual = MICRO_BATCH_SEQUENCES.get(training.device, training.batch_size)
-    size = training.micro_batch or min(usual, training.batch_size)
+    rows = training.batch_size * training.points_per_forward
+    size = training.micro_batch or min(MICRO_BATCH_SEQUENCES.get(training.device, rows), rows)
     return size // 2 or None
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from kerzoo.kernels import Kernel
 from kerzoo.noise import derive_key, uniform_from_key
+from kerzoo.points import Evaluation, Sequential
 from kerzoo.schedules import Bandwidth, ConstantSchedule, Schedule, gain_at
 from kerzoo.weights import Factors, Weights, pair
 
@@ -175,23 +176,26 @@ class Estimator:
         )
 
     def estimate(
-        self, weights: Weights, closure: Callable[[], float], step: int, stay: bool = False
+        self,
+        weights: Weights,
+        closure: Callable[..., Any],
+        step: int,
+        stay: bool = False,
+        evaluation: Evaluation | None = None,
     ) -> Estimate:
         """Measure the losses of a step. The model computes with θ afterwards.
 
         Args:
             weights: θ.
-            closure: The loss of the step's batch at the model's current parameters; the same
-                batch at every call. If it raises, the weights are restored first.
+            closure: The loss of the step's batch, in the form that the evaluation asks for; the
+                same batch at every call. If it raises, the weights are restored first.
             step: 0 for the first update.
             stay: Leave the model at the last point; whoever asks for it moves or restores it.
+            evaluation: By default `closure()` is the loss at the model's current parameters.
         """
-        losses: list[float] = []
+        evaluation = evaluation or Sequential()
         try:
-            for key, points in self.points(weights, step):
-                for point in points:
-                    weights.perturb_(key, point)
-                    losses.append(float(closure()))
+            losses = evaluation.losses(weights, closure, self.points(weights, step))
         except BaseException:
             weights.restore_()
             raise

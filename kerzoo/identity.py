@@ -102,7 +102,7 @@ def signature(options: TrialOptions, config: dict[str, Any]) -> str:
         "model": options.model.name,
         "clipping": _numbers_of(config["clipping"]),
         "momentum": _numbers_of(config["momentum"]),
-        "training": {k: v for k, v in config["training"].items() if k not in _MEASURED},
+        "training": {k: v for k, v in _told(config["training"]).items() if k not in _MEASURED},
         "points": [f"{value:.10e}" for value in points],
         "factors": [f"{value:.10e}" for value in factors],
     }
@@ -113,6 +113,12 @@ _MEASURED = frozenset(
     {"learning_rate", "perturbation_scale", "r_scope", "rungs", "noise_memory_gib"}
 )
 
+_ADDED = {"points_per_forward": 1}
+"""Values of `training` that there were not always, as trials were made before.
+
+With these values they are left out, so that such a trial keeps its id.
+"""
+
 
 def _used_numbers(config: dict[str, Any], method: Method) -> dict[str, Any]:
     """What a method uses of a configuration, beside model and task."""
@@ -121,8 +127,13 @@ def _used_numbers(config: dict[str, Any], method: Method) -> dict[str, Any]:
     return {
         "method": _numbers_of(config["method"]),
         **{part: _numbers_of(config[part]) for part in method.parts},
-        "training": {k: v for k, v in training.items() if k in used},
+        "training": {k: v for k, v in _told(training).items() if k in used},
     }
+
+
+def _told(training: dict[str, Any]) -> dict[str, Any]:
+    """Values of `training` without those of `_ADDED`."""
+    return {k: v for k, v in training.items() if k not in _ADDED or v != _ADDED[k]}
 
 
 def hash_numbers(numbers: dict[str, Any]) -> str:

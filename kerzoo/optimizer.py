@@ -14,6 +14,7 @@ from kerzoo.estimator import Estimate, Estimator, RadiusScope
 from kerzoo.kernels import Kernel, PolynomialKernel
 from kerzoo.momentum import CoupledCopy, Momentum, NoMomentum
 from kerzoo.noise import Gaussian, Perturbation
+from kerzoo.points import evaluation_of
 from kerzoo.schedules import Bandwidth, ConstantSchedule, Schedule
 from kerzoo.weights import Factors, Precision, check_precision, flatten
 
@@ -66,6 +67,9 @@ class KerZOO(torch.optim.Optimizer):
         num_threads: For the noise, on the CPU; changes no bit.
         noise_memory_gib: For directions that are kept during a step, on the CPU: made once and
             not three times. Changes no bit.
+        points_per_forward: Points at which a call of the closure finds the loss. Of more than one
+            they are not written to the model: the closure is given their parameters, and returns
+            a loss for each (`kerzoo.points.Stacked`).
         lazy: Leave out the passes over the weights that only others need: what is written to the
             parameters from outside goes unseen, and they hold θ only after `settle()`.
 
@@ -95,6 +99,7 @@ class KerZOO(torch.optim.Optimizer):
         precision: Precision = "master",
         num_threads: int = 1,
         noise_memory_gib: float = 2.0,
+        points_per_forward: int = 1,
         lazy: bool = False,
     ) -> None:
         groups: list[Any] = [dict(g) if isinstance(g, dict) else g for g in params]
@@ -123,6 +128,7 @@ class KerZOO(torch.optim.Optimizer):
             noise_memory_gib,
             num_directions,
         )
+        self.evaluation = evaluation_of(points_per_forward)
         self.lazy = lazy
         if isinstance(momentum, CoupledCopy) and any(self._per_tensor("weight_decay")):
             raise ValueError("weight_decay must be 0 with CoupledCopy: it has no decayed form")
@@ -134,10 +140,12 @@ class KerZOO(torch.optim.Optimizer):
         return int(self.param_groups[0]["step"])
 
     @torch.no_grad()
-    def estimate(self, closure: Callable[[], Any]) -> Estimate:
+    def estimate(self, closure: Callable[..., Any]) -> Estimate:
         """Measure the losses of the next step; θ is afterwards as before."""
         self._adopt()
-        return self.estimator.estimate(self.weights, closure, self.last_step, stay=self.lazy)
+        return self.estimator.estimate(
+            self.weights, closure, self.last_step, self.lazy, self.evaluation
+        )
 
     @torch.no_grad()
     def apply(self, estimate: Estimate) -> None:
@@ -169,8 +177,8 @@ class KerZOO(torch.optim.Optimizer):
     def replay(self, losses: Sequence[float]) -> Estimate:
         """Make the step again that gave these losses, bit for bit, without a forward pass."""
         self._adopt()
-        for key, points in self.estimator.points(self.weights, self.last_step):
-            self.weights.retrace_(key, points)
+        visits = self.estimator.points(self.weights, self.last_step)
+        self.evaluation.retrace(self.weights, visits)
         if not self.lazy:
             self.settle()
         num_tensors = len(self.weights.sizes)
@@ -178,11 +186,12 @@ class KerZOO(torch.optim.Optimizer):
         self.apply(estimate)
         return estimate
 
-    def step(self, closure: Callable[[], Any] | None = None) -> float:  # type: ignore[override]
+    def step(self, closure: Callable[..., Any] | None = None) -> float:  # type: ignore[override]
         """Estimate and apply.
 
         Args:
-            closure: The loss of one batch, as a number or a tensor with one element.
+            closure: The loss of one batch, as a number or a tensor with one element; with
+                `points_per_forward`, of each point that it is given.
 
         Returns:
             The mean of the perturbed losses.

@@ -66,9 +66,12 @@ class TrainingOptions:
         precision: Where θ is kept: "master", "inplace" or "inplace_half" (`kerzoo.weights`).
         threads: CPU threads of the trial.
         device: "cpu" or "cuda".
-        micro_batch: Sequences run through the model together; 0 for the device's own
-            number. The mean over a batch stays that over all of its examples, up to the
-            rounding of other matrix shapes (some 1e-6 of a loss in fp32).
+        micro_batch: Sequences run through the model together, counted once for each point; 0 for
+            the device's own number. The mean over a batch stays that over all of its examples, up
+            to the rounding of other matrix shapes (some 1e-6 of a loss in fp32).
+        points_per_forward: Points θ ± a·u at which a forward pass finds the loss, of one direction
+            or several: more than one for LoRA alone. Changes the losses by rounding. In place it
+            also spares θ the rounding of being perturbed.
         noise_memory_gib: Memory for the directions of a step on a CPU, which are then made once
             and not at each of its passes; 0 makes them again. Changes no bit.
 
@@ -89,6 +92,7 @@ class TrainingOptions:
     threads: int
     device: str
     micro_batch: int = 0
+    points_per_forward: int = 1
     noise_memory_gib: float = 2.0
 
     def __post_init__(self) -> None:
@@ -129,6 +133,7 @@ class TrainingOptions:
             ("num_directions", 1),
             ("threads", 1),
             ("micro_batch", 0),
+            ("points_per_forward", 1),
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -255,6 +260,7 @@ class TrialOptions:
             precision=training.precision,
             num_threads=training.threads,
             noise_memory_gib=training.noise_memory_gib,
+            points_per_forward=training.points_per_forward,
             lazy=lazy,
         )
 

@@ -23,14 +23,14 @@ import torch
 from torch import nn
 
 from kerzoo.evaluation import Metrics, evaluate
-from kerzoo.frozen import CachedEntry, frozen_layers_replaced, frozen_outputs
+from kerzoo.frozen import CachedEntry, FrozenOutputs, frozen_layers_replaced, frozen_outputs
 from kerzoo.losses import ForwardGraphs, SequenceRunner, SplitLoss, check_output_layer, open_loss
 from kerzoo.models import LoadedModel
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, no_progress
 from kerzoo.tasks import EncodedSplit, GenerationTask
 from kerzoo.tasks.demonstrations import Demonstrations
-from kerzoo.tuning import first_trainable_layer
+from kerzoo.tuning import StackedAdapters, first_trainable_layer
 
 GIB = 1 << 30
 
@@ -118,7 +118,9 @@ class Workspace:
             parameters = list(attached.parameters.values())
             recorded = options.training.device == "cuda" and not loaded.is_spread
             graphs = ForwardGraphs(parameters) if recorded else None
-            losses = self._losses(stack, options, loaded, splits, graphs)
+            together = options.method.points_per_forward(options) > 1
+            adapters = StackedAdapters(attached) if together else None
+            losses = self._losses(stack, options, loaded, splits, graphs, adapters)
             yield Bench(parameters, losses, self._note(options, loaded))
 
     def first_metrics(self, options: TrialOptions, bench: Bench) -> Metrics:
@@ -195,32 +197,35 @@ class Workspace:
         loaded: LoadedModel,
         splits: dict[str, EncodedSplit],
         graphs: ForwardGraphs | None,
+        adapters: StackedAdapters | None,
     ) -> dict[str, SplitLoss]:
         task = options.task
         judged = dict.fromkeys(("dev", "test"), task.dev_objective)
         objectives = {"train": task.objective, **judged}
         tuning = options.method.tuning(options)
         first = first_trainable_layer(loaded.model, tuning.last_layers)
-        if first == 0 or isinstance(task, GenerationTask):  # what is generated has no stored output
-            micro_batch = options.training.micro_batch
-            runners = {
-                n: SequenceRunner(loaded, s.sequences, micro_batch=micro_batch, graphs=graphs)
-                for n, s in splits.items()
-            }
-        else:
-            runners = self._cached_runners(stack, options, loaded, splits, first, graphs)
+        stored: dict[str, FrozenOutputs] = {}
+        entry: CachedEntry | None = None
+        if first and not isinstance(task, GenerationTask):  # what is generated has no stored output
+            stored = self._frozen_outputs(options, loaded, splits, first)
+            entry = stack.enter_context(frozen_layers_replaced(loaded.model, first))
+        micro_batch = options.training.micro_batch
+        runners = {
+            n: SequenceRunner(
+                loaded, s.sequences, stored.get(n), entry, micro_batch, graphs, adapters
+            )
+            for n, s in splits.items()
+        }
         return {n: open_loss(task, runners[n], s, objectives[n]) for n, s in splits.items()}
 
-    def _cached_runners(
+    def _frozen_outputs(
         self,
-        stack: contextlib.ExitStack,
         options: TrialOptions,
         loaded: LoadedModel,
         splits: dict[str, EncodedSplit],
         first: int,
-        graphs: ForwardGraphs | None,
-    ) -> dict[str, SequenceRunner]:
-        stored = {
+    ) -> dict[str, FrozenOutputs]:
+        return {
             name: frozen_outputs(
                 loaded,
                 _model_fingerprint(options.model),
@@ -230,12 +235,6 @@ class Workspace:
                 self.progress,
             )
             for name, split in splits.items()
-        }
-        entry: CachedEntry = stack.enter_context(frozen_layers_replaced(loaded.model, first))
-        micro_batch = options.training.micro_batch
-        return {
-            n: SequenceRunner(loaded, s.sequences, stored[n], entry, micro_batch, graphs)
-            for n, s in splits.items()
         }
 
 

@@ -64,7 +64,8 @@ def estimate_trial(
     trainable = tuning.count_parameters(model.sizes)
     width = BYTES[model.dtype]
     tokens = training.batch_size * (options.task.max_length + tuning.prepended_tokens)
-    activations = tokens * model.hidden_size * 16 * width * method.num_stored_layers(options)
+    num_kept = method.num_stored_layers(options) * method.points_per_forward(options)
+    activations = tokens * model.hidden_size * 16 * width * num_kept
     if tuning.is_copied_per_sequence:
         activations += training.batch_size * trainable * width
     copies = method.added_bytes(options, trainable)

@@ -130,6 +130,7 @@ def trial_config(data_dir: Path | str, **changes: Any) -> dict[str, Any]:
             "r_scope": "step",
             "weight_decay": 0.0,
             "precision": "master",
+            "points_per_forward": 1,
             "threads": 1,
             "device": "cpu",
         },

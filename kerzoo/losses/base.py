@@ -53,6 +53,18 @@ class SplitLoss(abc.ABC):
         """Mean loss of a batch: nats, or 1 − accuracy or F1."""
         return float(self.tensor_loss(indices))
 
+    @torch.inference_mode()
+    def losses(self, indices: Sequence[int], points: Sequence[torch.Tensor]) -> list[float]:
+        """`loss` at each of several points, by forward passes that they share.
+
+        Args:
+            indices: The batch.
+            points: As for `StackedAdapters.at`.
+        """
+        with self.runner.at(points) as turns:
+            found = [self.tensor_loss(indices) for _ in turns]
+        return [float(loss) for loss in torch.stack(found).tolist()]
+
     def weight(self, indices: Sequence[int]) -> int:
         """How much a batch counts in the mean over a split: its examples."""
         return len(indices)

@@ -7,7 +7,8 @@ was rounded to half precision has a resolution of .24 in its slope at ε = 1e-3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ from kerzoo.frozen import CachedEntry, FrozenOutputs, model_inputs
 from kerzoo.losses.graphs import ForwardGraphs
 from kerzoo.models import LoadedModel
 from kerzoo.tasks import Sequences
+from kerzoo.tuning import StackedAdapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,8 +40,10 @@ class SequenceRunner:
         sequences: The sequences of a split.
         frozen: The frozen layers' outputs for them, where the layers are replaced.
         entry: The module that hands those outputs to the model.
-        micro_batch: Sequences run together; 0 for `MICRO_BATCH_SEQUENCES`.
+        micro_batch: Sequences run together, each once for every point; 0 for
+            `MICRO_BATCH_SEQUENCES`.
         graphs: Repeats forward passes as CUDA graphs; None runs them operation by operation.
+        adapters: Of several points, for `at`.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class SequenceRunner:
         entry: CachedEntry | None = None,
         micro_batch: int = 0,
         graphs: ForwardGraphs | None = None,
+        adapters: StackedAdapters | None = None,
     ) -> None:
         assert (frozen is None) == (entry is None)
         self.loaded = loaded
@@ -58,13 +63,49 @@ class SequenceRunner:
         self.entry = entry
         self.micro_batch = micro_batch
         self.graphs = graphs
-        self._inputs: dict[tuple[bool, tuple[int, ...]], dict[str, Any]] = {}
+        self.adapters = adapters
+        self._inputs: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._turn: int | None = None
+        self._computed: dict[tuple[int, ...], tuple[torch.Tensor, ...]] = {}
+
+    @contextlib.contextmanager
+    def at(self, points: Sequence[torch.Tensor]) -> Iterator[Iterator[int]]:
+        """Within the block the states are those of one point after another.
+
+        They are computed at all points together when they are asked for at the first.
+
+        Args:
+            points: As for `StackedAdapters.at`.
+
+        Returns:
+            The points' numbers; taking the next one goes to that point.
+        """
+        assert self.adapters is not None
+        with self.adapters.at(points):
+            try:
+                yield self._take_turns(len(points[0]))
+            finally:
+                self._turn = None
+                self._computed.clear()
+
+    def _take_turns(self, num_points: int) -> Iterator[int]:
+        for self._turn in range(num_points):
+            yield self._turn
+
+    @property
+    def _place(self) -> tuple[int, int] | None:
+        return None if self.adapters is None else self.adapters.place
+
+    @property
+    def _num_points(self) -> int:
+        return 1 if self._place is None else self._place[0]
 
     def micro_batches(self, indices: Sequence[int]) -> list[list[int]]:
-        """The sequences in groups of similar length; depends on the indices alone."""
+        """The sequences in groups of similar length; depends on indices and number of points."""
         ordered = self.sequences.order_by_length(indices)
         device = self.loaded.model.device.type
-        size = self.micro_batch or MICRO_BATCH_SEQUENCES.get(device, len(ordered))
+        rows = self.micro_batch or MICRO_BATCH_SEQUENCES.get(device)
+        size = len(ordered) if rows is None else max(1, rows // self._num_points)
         return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
     def states(self, indices: Sequence[int], positions: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -77,15 +118,27 @@ class SequenceRunner:
         Returns:
             States of all positions in turn. Shape: [total positions, hidden].
         """
+        if self._turn is None:
+            return self._compute(indices, positions)
+        key = tuple(indices)
+        if key not in self._computed:
+            states = self._compute(indices, positions)
+            self._computed[key] = states.chunk(self._num_points)
+        return self._computed[key][self._turn]
+
+    def _compute(self, indices: Sequence[int], positions: Sequence[Sequence[int]]) -> torch.Tensor:
+        """`states` of all points in turn. Shape: [points · total positions, hidden]."""
         inputs = self._inputs_of(tuple(indices))
         hidden = self._run(inputs) if self.graphs is None else self.graphs(self._run, inputs)
-        rows = [row for row, own in enumerate(positions) for _ in own]
-        columns = [position for own in positions for position in own]
+        of_each = [*positions] * self._num_points
+        rows = [row for row, own in enumerate(of_each) for _ in own]
+        columns = [position for own in of_each for position in own]
         return before_output_layer(self.loaded.model, hidden[rows, columns])
 
     def _run(self, inputs: dict[str, Any]) -> torch.Tensor:
         """The model's last hidden states. Shape: [B, T, hidden]."""
         inputs = dict(inputs)
+        inputs.pop("place", None)
         frozen = inputs.pop("frozen", None)
         if self.entry is not None:
             self.entry.outputs = frozen
@@ -99,9 +152,11 @@ class SequenceRunner:
     def _inputs_of(self, indices: tuple[int, ...]) -> dict[str, Any]:
         """What the model is given for some sequences, on its device; the newest are remembered.
 
-        A step runs each of its micro-batches at every point.
+        A step runs each of its micro-batches at every point. Where points share a forward pass,
+        the sequences follow one another once for each, and "place" tells one such pass from others.
         """
-        key = (torch.is_inference_mode_enabled(), indices)  # what is made in it has no gradient
+        # What is made in inference mode has no gradient.
+        key = (torch.is_inference_mode_enabled(), self._place, indices)
         if key not in self._inputs:
             while len(self._inputs) >= _BATCHES_REMEMBERED:
                 self._inputs.pop(next(iter(self._inputs)))
@@ -110,8 +165,16 @@ class SequenceRunner:
             if self.frozen is not None:
                 device = self.loaded.model.device
                 inputs["frozen"] = self.frozen.batch(list(indices), tokens.shape[1]).to(device)
+            if self._place is not None:
+                inputs = {k: _repeat(v, self._num_points) for k, v in inputs.items()}
+                inputs["place"] = self._place
             self._inputs[key] = inputs
         return self._inputs[key]
+
+
+def _repeat(value: Any, times: int) -> Any:
+    """A batch so many times along its first dimension; constants as they are."""
+    return torch.cat([value] * times) if isinstance(value, torch.Tensor) else value
 
 
 def before_output_layer(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:

@@ -68,6 +68,10 @@ class Method(abc.ABC):
         """How often a step reads the tokens of its batch."""
         return self.forward_passes_per_step(options)
 
+    def points_per_forward(self, options: TrialOptions) -> int:
+        """How many times a batch is there in a forward pass, each with its own parameters."""
+        return 1
+
     def num_steps(self, options: TrialOptions) -> int:
         """Whole steps in the budget."""
         return options.training.forward_passes // self.forward_passes_per_step(options)

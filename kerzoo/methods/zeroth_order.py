@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Container, Sequence
+from typing import TYPE_CHECKING, Any
 
 from kerzoo.estimator import Estimate
 from kerzoo.evaluation import Metrics
@@ -13,6 +14,7 @@ from kerzoo.methods.base import BatchLearner, Method
 from kerzoo.noise import num_stored_directions
 from kerzoo.progress import Progress
 from kerzoo.records import TrialFolder
+from kerzoo.tasks import GenerationTask
 from kerzoo.trajectory import StepRecord
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class ZerothOrder(Method):
             "r_scope",
             "weight_decay",
             "precision",
+            "points_per_forward",
         }
     )
 
@@ -61,15 +64,39 @@ class ZerothOrder(Method):
             key = re.split("[ =]", str(error))[0]
             numbers = {field.name for field in dataclasses.fields(options.training)}
             raise ValueError(f"training.{error}" if key in numbers else str(error)) from error
+        self._check_points(options)
+
+    def _check_points(self, options: TrialOptions) -> None:
+        """See that several points can share a forward pass, if they are to."""
+        number, tuning = options.training.points_per_forward, options.tuning
+        if number == 1:
+            return
+        if not tuning.can_be_stacked:
+            raise ValueError(
+                f"training.points_per_forward must be 1 with {type(tuning).__name__}, got "
+                f"{number}: points can share a forward pass where all weights but those of small "
+                "linear adapters are the same at each of them; choose tuning=lora or leave it at 1"
+            )
+        if isinstance(options.task, GenerationTask) and options.task.objective == "f1":
+            raise ValueError(
+                f"training.points_per_forward must be 1 with task.objective=f1, got {number}: "
+                "answers are generated with one point's weights at a time"
+            )
 
     def forward_passes_per_step(self, options: TrialOptions) -> int:
         """Two for each difference that the kernel measures on each direction."""
         return 2 * options.kernel.num_nodes * options.training.num_directions
 
+    def points_per_forward(self, options: TrialOptions) -> int:
+        """As the trial says."""
+        return options.training.points_per_forward
+
     def added_bytes(self, options: TrialOptions, num_trainable: int) -> int:
-        """The master copy, what the momentum keeps and, on a CPU, stored directions."""
+        """The master copy, what the momentum keeps, points side by side, a CPU's directions."""
         training = options.training
         copies = options.momentum.num_copies + (training.precision == "master")
+        if training.points_per_forward > 1:
+            copies += training.points_per_forward
         if training.device == "cpu":
             copies += num_stored_directions(
                 training.noise_memory_gib, num_trainable, training.num_directions
@@ -105,8 +132,7 @@ class ZerothOrderLearner(BatchLearner):
 
     def advance(self, step: int) -> tuple[float, ...] | None:
         """Estimate and apply."""
-        indices = self.indices(step)
-        estimate = self.optimizer.estimate(lambda: self.bench.train.loss(indices))
+        estimate = self.optimizer.estimate(self._closure(step))
         if estimate.diverged:
             self.optimizer.settle()
             return None
@@ -133,11 +159,17 @@ class ZerothOrderLearner(BatchLearner):
 
     def measure(self, step: int) -> int:
         """An estimate."""
-        indices, optimizer = self.indices(step), self.optimizer
+        optimizer = self.optimizer
         optimizer.estimator.estimate(
-            optimizer.weights, lambda: self.bench.train.loss(indices), step
+            optimizer.weights, self._closure(step), step, evaluation=optimizer.evaluation
         )
         return self.options.forward_passes_per_step
+
+    def _closure(self, step: int) -> Callable[..., Any]:
+        """The loss of the step's batch at the model's parameters, or at points that are given."""
+        loss = self.bench.train
+        together = self.options.training.points_per_forward > 1
+        return functools.partial(loss.losses if together else loss.loss, self.indices(step))
 
     def learning_rate_factor_at(self, step: int) -> float:
         """f(t)·m(d_t): what the mean length of an update was multiplied by."""

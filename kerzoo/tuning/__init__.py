@@ -9,6 +9,7 @@ from kerzoo.tuning.lora import LoRA
 from kerzoo.tuning.nothing import NoTuning
 from kerzoo.tuning.prefix import PrefixTuning
 from kerzoo.tuning.prompt import PromptTuning
+from kerzoo.tuning.stacked import StackedAdapters
 
 __all__ = [
     "IA3",
@@ -19,6 +20,7 @@ __all__ = [
     "NoTuning",
     "PrefixTuning",
     "PromptTuning",
+    "StackedAdapters",
     "Tuning",
     "decoder_layers",
     "first_trainable_layer",

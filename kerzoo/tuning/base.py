@@ -47,12 +47,15 @@ class Tuning(abc.ABC):
         can_be_merged: Whether a whole model without adapters can compute the same.
         prepended_tokens: Tokens that are computed in front of every sequence.
         is_copied_per_sequence: Whether a batch holds the parameters once for each sequence.
+        can_be_stacked: Whether parts of a batch can compute with parameters of several points
+            (`kerzoo.tuning.stacked`).
     """
 
     last_layers: int | None
     changes_base_model: bool = False
     can_be_merged: bool = True
     is_copied_per_sequence: bool = False
+    can_be_stacked: bool = False
 
     def __post_init__(self) -> None:
         if self.last_layers is not None and self.last_layers < 1:

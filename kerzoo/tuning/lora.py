@@ -49,6 +49,8 @@ class LoRA(Tuning):
     target_modules: tuple[str, ...] | None = None
     last_layers: int | None = None
 
+    can_be_stacked = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.target_modules is not None:

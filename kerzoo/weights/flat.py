@@ -92,6 +92,10 @@ class FlatWeights(Weights):
     def theta(self) -> torch.Tensor:
         """θ, to be changed by whoever calls `restore_` afterwards. Shape: [d]."""
 
+    @abc.abstractmethod
+    def write_(self, target: torch.Tensor, key: int, scales: Factors) -> None:
+        """target ← cast(θ + scales·u(key)); θ and the model stay. Shape of target: [d]."""
+
     def check_attached(self) -> None:
         """See that the model still computes with the working buffer.
 
@@ -182,7 +186,11 @@ class MasterWeights(FlatWeights):
 
     def perturb_(self, key: int, scales: Factors) -> None:
         """working ← cast(θ + scales·u(key)); θ stays."""
-        self.noise.add(key, self._stretches(scales), self.master, self.working)
+        self.write_(self.working, key, scales)
+
+    def write_(self, target: torch.Tensor, key: int, scales: Factors) -> None:
+        """The contract, from the master copy."""
+        self.noise.add(key, self._stretches(scales), self.master, target)
 
     def restore_(self) -> None:
         """working ← cast(θ)."""
@@ -234,6 +242,10 @@ class InPlaceWeights(FlatWeights):
     def perturb_(self, key: int, scales: Factors) -> None:
         """Add what leads from the present point to θ + scales·u(key)."""
         self._go(key, scales)
+
+    def write_(self, target: torch.Tensor, key: int, scales: Factors) -> None:
+        """The contract, which leaves no trace in θ."""
+        self.noise.add(key, self._stretches(scales), self.theta, target)
 
     def restore_(self) -> None:
         """Subtract what was added."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 from shapes import SHAPES, make_model, make_split
@@ -23,7 +25,7 @@ from kerzoo.models import LoadedModel
 from kerzoo.noise.engine import ChunkedNoise
 from kerzoo.optimizer import KerZOO
 from kerzoo.tasks import LabelWordSplit
-from kerzoo.tuning import FullTuning, LoRA, Tuning, first_trainable_layer
+from kerzoo.tuning import FullTuning, LoRA, StackedAdapters, Tuning, first_trainable_layer
 from kerzoo.weights import Precision
 
 TUNINGS: dict[str, Tuning] = {
@@ -82,6 +84,10 @@ class Setting:
         """The loss as trials compute it."""
         return self.loss.loss(range(len(self.split)))
 
+    def losses_at(self, points: Sequence[torch.Tensor]) -> list[float]:
+        """The loss at several points, by forward passes that they share."""
+        return self.loss.losses(range(len(self.split)), points)
+
 
 Step = Callable[[], object]
 
@@ -121,10 +127,12 @@ def published_step(setting: Setting, loss: Callable[[], float]) -> Step:
 
 def kerzoo_step(
     setting: Setting,
-    loss: Callable[[], float],
+    loss: Callable[..., object],
     stored: bool,
     plain_noise: bool = False,
     precision: Precision = "master",
+    num_directions: int = 1,
+    points_per_forward: int = 1,
 ) -> Step:
     """A step as trials make it, its passes timed apart.
 
@@ -134,12 +142,16 @@ def kerzoo_step(
         stored: Whether the direction is kept for the step.
         plain_noise: On a GPU, noise by operations of torch and not by the fused kernel.
         precision: Where θ is kept.
+        num_directions: n.
+        points_per_forward: Of more than one, the loss is that of the arm's points.
     """
     optimizer = KerZOO(
         setting.parameters,
         lr=RATE,
         perturbation_scale=SCALE,
         precision=precision,
+        num_directions=num_directions,
+        points_per_forward=points_per_forward,
         num_threads=setting.case.threads,
         noise_memory_gib=8.0 if stored else 0.0,
         lazy=True,
@@ -147,7 +159,7 @@ def kerzoo_step(
     weights = optimizer.weights
     if plain_noise:
         weights.noise = ChunkedNoise(len(weights), weights.noise.perturbation, weights.noise.device)
-    for name in ("perturb_", "move_"):
+    for name in ("perturb_", "write_", "move_"):
         setattr(weights, name, _timed(setting, getattr(weights, name)))
 
     def step() -> None:
@@ -210,12 +222,100 @@ def opened(case: Case, cached: bool = False, graphs: bool = False) -> Iterator[S
         attached = stack.enter_context(tuning.attach(loaded.model, seed=0))
         parameters: Sequence[nn.Parameter] = list(attached.parameters.values())
         recorded = ForwardGraphs(parameters) if graphs else None
-        runner = SequenceRunner(loaded, split.sequences, graphs=recorded)
+        adapters = StackedAdapters(attached) if tuning.can_be_stacked else None
+        runner = SequenceRunner(loaded, split.sequences, graphs=recorded, adapters=adapters)
         if cached:
             os.environ["KERZOO_CACHE"] = stack.enter_context(TemporaryDirectory())
             first = first_trainable_layer(loaded.model, tuning.last_layers)
             outputs = frozen_outputs(loaded, "random", split.sequences, first, case.threads)
             entry = stack.enter_context(frozen_layers_replaced(loaded.model, first))
-            runner = SequenceRunner(loaded, split.sequences, outputs, entry, graphs=recorded)
+            runner = SequenceRunner(
+                loaded, split.sequences, outputs, entry, graphs=recorded, adapters=adapters
+            )
         loss = LabelWordLoss(runner, split, "cross_entropy")
         yield Setting(case, loaded, split, list(parameters), loss)
+
+
+class Arm(NamedTuple):
+    """A way of making a step.
+
+    Attributes:
+        make: Makes its step from an opened case.
+        noise: stored, regenerated or fused.
+        baseline: The arm with the two forward passes that it is compared with.
+        cached: As for `opened`.
+        graphs: As for `opened`.
+    """
+
+    make: Callable[[Setting], Step]
+    noise: str | None = None
+    baseline: str = "two forwards"
+    cached: bool = False
+    graphs: bool = False
+
+
+def _step_at_points(setting: Setting, num_directions: int, together: bool) -> Step:
+    """A step whose points follow one another, or share a forward pass."""
+    return kerzoo_step(
+        setting,
+        setting.losses_at if together else setting.label_loss,
+        setting.case.device == "cpu",
+        num_directions=num_directions,
+        points_per_forward=2 * num_directions if together else 1,
+    )
+
+
+CPU_ARMS = {
+    "mezo, published style": Arm(
+        lambda s: published_step(s, s.full_logits_loss), "regenerated", "two forwards, all logits"
+    ),
+    "mezo, label logits": Arm(lambda s: published_step(s, s.label_loss), "regenerated"),
+    "kerzoo, all logits": Arm(
+        lambda s: kerzoo_step(s, s.full_logits_loss, True), "stored", "two forwards, all logits"
+    ),
+    "kerzoo, noise again": Arm(lambda s: kerzoo_step(s, s.label_loss, False), "regenerated"),
+    "kerzoo, in place": Arm(
+        lambda s: kerzoo_step(s, s.label_loss, False, precision="inplace"), "regenerated"
+    ),
+    "kerzoo": Arm(lambda s: kerzoo_step(s, s.label_loss, True), "stored"),
+    "two forwards, all logits": Arm(lambda s: two_forwards(s, s.full_logits_loss)),
+    "two forwards": Arm(lambda s: two_forwards(s, s.label_loss)),
+}
+CACHE_ARMS = {
+    "kerzoo, no cache": Arm(lambda s: kerzoo_step(s, s.label_loss, True), "stored"),
+    "kerzoo": Arm(
+        lambda s: kerzoo_step(s, s.label_loss, True), "stored", "two forwards, cached", cached=True
+    ),
+    "two forwards": Arm(lambda s: two_forwards(s, s.label_loss)),
+    "two forwards, cached": Arm(lambda s: two_forwards(s, s.label_loss), cached=True),
+}
+POINT_ARMS = {
+    f"{name}{', points together' if together else ''}": Arm(
+        functools.partial(_step_at_points, num_directions=n, together=together), "stored"
+    )
+    for n, name in ((1, "kerzoo"), (4, "kerzoo, 4 directions"))
+    for together in (False, True)
+} | {"two forwards": CPU_ARMS["two forwards"]}
+"""A step's points one after another, and all in one forward pass."""
+CUDA_POINT_ARMS = {
+    name: Arm(arm.make, "fused", "two forwards, graphs", graphs=True)
+    for name, arm in POINT_ARMS.items()
+    if name not in ("kerzoo", "two forwards")
+}
+CUDA_ARMS = {
+    "mezo, published style": CPU_ARMS["mezo, published style"],
+    "mezo, label logits": CPU_ARMS["mezo, label logits"],
+    "kerzoo, noise by torch": Arm(
+        lambda s: kerzoo_step(s, s.label_loss, False, plain_noise=True), "regenerated"
+    ),
+    "kerzoo, no graphs": Arm(lambda s: kerzoo_step(s, s.label_loss, False), "fused"),
+    "kerzoo": Arm(
+        lambda s: kerzoo_step(s, s.label_loss, False),
+        "fused",
+        "two forwards, graphs",
+        graphs=True,
+    ),
+    "two forwards, all logits": CPU_ARMS["two forwards, all logits"],
+    "two forwards": CPU_ARMS["two forwards"],
+    "two forwards, graphs": Arm(lambda s: two_forwards(s, s.label_loss), graphs=True),
+}

@@ -23,9 +23,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 if __name__ == "__main__":  # run as a file: the checkout is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -33,14 +33,17 @@ if __name__ == "__main__":  # run as a file: the checkout is not on the path
 import torch
 import transformers
 from arms import (
+    CACHE_ARMS,
+    CPU_ARMS,
+    CUDA_ARMS,
+    CUDA_POINT_ARMS,
+    POINT_ARMS,
     TIME_PASSES,
+    Arm,
     Case,
     Setting,
     Step,
-    kerzoo_step,
     opened,
-    published_step,
-    two_forwards,
     wait,
 )
 
@@ -49,66 +52,12 @@ from kerzoo.noise import Gaussian, noise_engine
 GIB = 1 << 30
 
 
-class Arm(NamedTuple):
-    """A way of making a step.
-
-    Attributes:
-        make: Makes its step from an opened case.
-        noise: stored, regenerated or fused.
-        baseline: The arm with the two forward passes that it is compared with.
-        cached: As for `opened`.
-        graphs: As for `opened`.
-    """
-
-    make: Callable[[Setting], Step]
-    noise: str | None = None
-    baseline: str = "two forwards"
-    cached: bool = False
-    graphs: bool = False
-
-
-CPU_ARMS = {
-    "mezo, published style": Arm(
-        lambda s: published_step(s, s.full_logits_loss), "regenerated", "two forwards, all logits"
-    ),
-    "mezo, label logits": Arm(lambda s: published_step(s, s.label_loss), "regenerated"),
-    "kerzoo, all logits": Arm(
-        lambda s: kerzoo_step(s, s.full_logits_loss, True), "stored", "two forwards, all logits"
-    ),
-    "kerzoo, noise again": Arm(lambda s: kerzoo_step(s, s.label_loss, False), "regenerated"),
-    "kerzoo, in place": Arm(
-        lambda s: kerzoo_step(s, s.label_loss, False, precision="inplace"), "regenerated"
-    ),
-    "kerzoo": Arm(lambda s: kerzoo_step(s, s.label_loss, True), "stored"),
-    "two forwards, all logits": Arm(lambda s: two_forwards(s, s.full_logits_loss)),
-    "two forwards": Arm(lambda s: two_forwards(s, s.label_loss)),
-}
-CACHE_ARMS = {
-    "kerzoo, no cache": Arm(lambda s: kerzoo_step(s, s.label_loss, True), "stored"),
-    "kerzoo": Arm(
-        lambda s: kerzoo_step(s, s.label_loss, True), "stored", "two forwards, cached", cached=True
-    ),
-    "two forwards": Arm(lambda s: two_forwards(s, s.label_loss)),
-    "two forwards, cached": Arm(lambda s: two_forwards(s, s.label_loss), cached=True),
-}
-CUDA_ARMS = {
-    "mezo, published style": CPU_ARMS["mezo, published style"],
-    "mezo, label logits": CPU_ARMS["mezo, label logits"],
-    "kerzoo, noise by torch": Arm(
-        lambda s: kerzoo_step(s, s.label_loss, False, plain_noise=True), "regenerated"
-    ),
-    "kerzoo, no graphs": Arm(lambda s: kerzoo_step(s, s.label_loss, False), "fused"),
-    "kerzoo": Arm(
-        lambda s: kerzoo_step(s, s.label_loss, False),
-        "fused",
-        "two forwards, graphs",
-        graphs=True,
-    ),
-    "two forwards, all logits": CPU_ARMS["two forwards, all logits"],
-    "two forwards": CPU_ARMS["two forwards"],
-    "two forwards, graphs": Arm(lambda s: two_forwards(s, s.label_loss), graphs=True),
-}
-
+LORA_CASES = [
+    Case("opt-tiny", "lora", 2, 32),
+    Case("smollm2-135m", "lora", 2, 32),
+    Case("smollm2-135m", "lora", 16, 64),
+]
+"""From few tokens to many, where points share forward passes."""
 CPU_CASES = [
     Case("opt-125m", "full", 16, 64),
     Case("opt-125m", "full", 16, 128),
@@ -118,6 +67,7 @@ CPU_CASES = [
     Case("minilm-22m", "full", 16, 64),
     Case("minilm-22m", "full", 16, 128),
     Case("opt-tiny", "full", 16, 64),
+    *LORA_CASES,
 ]
 FEW_ARMS = ("mezo, published style", "kerzoo", "two forwards, all logits", "two forwards")
 """Of the cases after the first, whose steps take seconds."""
@@ -126,6 +76,7 @@ CUDA_CASES = [
     Case("opt-2.7b", "full", 16, 256, "cuda", "bfloat16"),
     Case("opt-125m", "full", 16, 64, "cuda", "bfloat16"),
     Case("smollm2-135m", "full", 16, 64, "cuda", "bfloat16"),
+    Case("smollm2-135m", "lora", 2, 32, "cuda", "bfloat16"),
     Case("smollm2-135m", "lora", 16, 64, "cuda", "bfloat16"),
 ]
 MEMORY_ARMS = (
@@ -140,7 +91,9 @@ MEMORY_ARMS = (
 def arms_of(case: Case) -> dict[str, Arm]:
     """The arms that make sense for a case."""
     if case.device == "cuda":
-        return CUDA_ARMS
+        return CUDA_ARMS | (CUDA_POINT_ARMS if case.tuning == "lora" else {})
+    if case in LORA_CASES:
+        return POINT_ARMS
     if case.tuning == "lora_last6":
         return CACHE_ARMS
     if case == CPU_CASES[0]:

@@ -43,6 +43,12 @@ CASES: dict[str, dict[str, Any]] = {
     "full_bf16": {"tuning": FULL, "model": BF16} | FULL_RATE,
     "full_inplace": {"tuning": FULL, "precision": "inplace"} | FULL_RATE,
     "lora_code": {"num_directions": 3, "r_scope": "tensor", "clipping": CLIPPING},
+    "lora_points": {"points_per_forward": 3, "num_directions": 2, "learning_rate": 0.1},
+    "lora_points_inplace": {
+        "points_per_forward": 2,
+        "precision": "inplace",
+        "learning_rate": 0.1,
+    },
     "lora_bf16": {"tuning": LORA, "model": BF16, "learning_rate": 0.1},
 }
 

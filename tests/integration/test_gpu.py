@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_trials import FULL, LORA_LAST, created, trial_config, trial_spec, write_sst2
+from tiny_trials import FULL, LORA, LORA_LAST, created, trial_config, trial_spec, write_sst2
 
 from kerzoo.attempt import run_trial
 from kerzoo.losses import ForwardGraphs
@@ -48,6 +50,38 @@ def test_a_trial_on_a_gpu_gives_the_same_rows_twice(tuning: str, tmp_path: Path)
         runs.append([row["dev_loss"] for row in rows])
     assert runs[0] == runs[1]
     assert torch.isfinite(torch.tensor(runs[0])).all()
+
+
+@pytest.mark.parametrize("tuning", [LORA, LORA_LAST], ids=["all layers", "last layers, cached"])
+def test_recorded_passes_of_several_points_give_the_losses_of_eager_ones_in_turn(
+    tuning: dict[str, Any], tmp_path: Path
+) -> None:
+    changes = {"tuning": tuning, "num_directions": 3, "points_per_forward": 4}
+    config = trial_config(write_sst2(tmp_path / "sst2"), device="cuda", **changes)
+    options = TrialOptions.from_config(config)
+    with Workspace().open(options) as bench:
+        learner, runner = ZerothOrderLearner(options, bench), bench.train.runner
+        optimizer, graphs = learner.optimizer, runner.graphs
+        assert graphs is not None
+        for step in range(8):
+            indices = learner.indices(step)
+            runner.graphs = None
+            in_turn = optimizer.estimator.estimate(
+                optimizer.weights, functools.partial(bench.train.loss, indices), step
+            )
+            runner.graphs = graphs
+            bench.train.loss([*range(4 * len(indices))])  # as many rows, without points
+            for _ in range(3):
+                together = optimizer.estimator.estimate(
+                    optimizer.weights,
+                    functools.partial(bench.train.losses, indices),
+                    step,
+                    evaluation=optimizer.evaluation,
+                )
+                assert together.losses == pytest.approx(in_turn.losses, rel=1e-5)
+            assert learner.advance(step) is not None
+            learner.optimizer.settle()
+        assert any(graph is not None for graph in graphs._graphs.values())
 
 
 def test_a_model_that_cannot_be_recorded_runs_eagerly() -> None:

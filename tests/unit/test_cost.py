@@ -153,6 +153,14 @@ def test_memory_counts_the_directions_that_are_stored_on_a_cpu_within_their_budg
     assert added == pytest.approx({0: 0, 1: 2 * one, 2: 2 * one, 5: 2 * one}, rel=0.01)
 
 
+def test_points_that_share_a_forward_pass_need_activations_and_adapters_for_each() -> None:
+    options = [options_of("tuning=lora", f"training.points_per_forward={n}") for n in (1, 4)]
+    one, four = (cost.estimate_trial(o).memory_gib * cost.GIB for o in options)
+    tokens = options[0].training.batch_size * options[0].task.max_length
+    adapters = options[0].tuning.count_parameters(options[0].model.sizes)
+    assert four - one == pytest.approx(3 * tokens * 32 * 16 * 4 + 4 * 4 * adapters)
+
+
 def test_only_what_is_computed_takes_time() -> None:
     durations = {
         mode: cost.estimate_trial(options_of("model=opt-13b", f"tuning={mode}")).device_s

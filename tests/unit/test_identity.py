@@ -74,6 +74,11 @@ def test_whatever_decides_the_numbers_is_in_the_id(key: str, value: Any) -> None
     assert identify(changed({key: value})) != BASE
 
 
+def test_points_that_share_a_forward_pass_are_in_the_id_and_one_alone_is_as_it_ever_was() -> None:
+    assert identify(changed({"training.points_per_forward": 1})) == BASE
+    assert identify(changed({"training.points_per_forward": 2})) != BASE
+
+
 def test_the_models_and_the_datas_content_are_in_the_id() -> None:
     assert len({BASE, identify(CONFIG, model="model@2"), identify(CONFIG, data="data@2")}) == 3
     assert identify(CONFIG, model="x", data="y") != identify(CONFIG, model="y", data="x")

@@ -74,6 +74,14 @@ def test_a_value_outside_its_range_is_refused(make: Any, said: str) -> None:
             ("arm=linear_probe", "task.num_train=600", "training.forward_passes=36"),
             "less than the 38",
         ),
+        *(
+            ((f"tuning={tuning}", "training.points_per_forward=2"), "points_per_forward must be 1")
+            for tuning in ("full_last6", "prefix", "prompt", "ia3", "head")
+        ),
+        (
+            ("task=squad", "task.objective=f1", "training.points_per_forward=2"),
+            "points_per_forward must be 1 with task.objective=f1",
+        ),
         (("arm=in_context", "task.num_train=10"), "must not exceed the task's 10"),
         (("arm=in_context", "task=roberta_sst2"), "must be 0 where the prompt has a mask"),
     ],

@@ -63,6 +63,7 @@ def test_a_scale_that_is_no_positive_number_is_refused(name: str, value: Any) ->
         ("seed", 0),
         ("num_directions", 1),
         ("threads", 1),
+        ("points_per_forward", 1),
     ],
 )
 @pytest.mark.parametrize("value", ["too small", 2.0, "2", None, True, math.nan])
@@ -171,6 +172,10 @@ def test_adapters_of_a_half_precision_model_are_in_single_precision_and_may_move
         (
             {"training.precision": "inplace", "model.dtype": "bfloat16", "tuning": FULL},
             r"^training\.precision=inplace with bfloat16 .*just measured.*precision=inplace_half",
+        ),
+        (
+            {"training.points_per_forward": 2, "tuning": FULL},
+            r"^training\.points_per_forward must be 1 with FullTuning, got 2: .*tuning=lora",
         ),
         ({"training.precision": "inplace_half"}, r"^training\.precision=inplace_half is for half"),
         (
