@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from kerzoo.attempt import run_trial
-from kerzoo.models.placement import num_gpus_of
+from kerzoo.models.placement import num_gpus_here
 from kerzoo.options import TrialOptions
 from kerzoo.progress import ProgressBars
 from kerzoo.records import ENDED, Row, TrialFolder, TrialSpec, score_of
@@ -118,12 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         specs = read_plan(options.plan, options.trial)
+        num_gpus = gpus_of_plan(options.plan)
         if options.prepare:
-            num_devices = gpus_of_plan(options.plan)
-            workspace = Workspace(os.cpu_count() or 1, ProgressBars(), num_devices)
+            workspace = Workspace(os.cpu_count() or 1, ProgressBars(), num_gpus)
             print(json.dumps(prepare(specs, workspace)))
             return 0
-        return run_trials(specs, options.plan.parent)
+        return run_trials(specs, options.plan.parent, num_gpus)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -157,17 +157,22 @@ def gpus_of_plan(path: Path) -> int:
         planned = json.loads(path.read_text())["config"]["cluster"]["gpus_per_trial"]
     except (OSError, ValueError, KeyError, TypeError):
         return 1
-    return max(1, min(num_gpus_of(planned), torch.cuda.device_count()))
+    return num_gpus_here(planned)
 
 
-def run_trials(specs: Sequence[TrialSpec], results: Path) -> int:
-    """Run trials in this process, in order, on the GPUs that the plan in the folder says.
+def run_trials(specs: Sequence[TrialSpec], results: Path, num_gpus: int = 1) -> int:
+    """Run trials in this process, in order.
+
+    Args:
+        specs: The trials.
+        results: results/NAME.
+        num_gpus: Over which a model is spread.
 
     Returns:
         1 if any of them failed, else 0.
     """
     bars = ProgressBars()
-    workspace = Workspace(os.cpu_count() or 1, bars, gpus_of_plan(results / "plan.json"))
+    workspace = Workspace(os.cpu_count() or 1, bars, num_gpus)
     folders = {spec.trial_id: TrialFolder(results / "trials" / spec.trial_id) for spec in specs}
     for number, spec in enumerate(specs, start=1):
         folder = folders[spec.trial_id]

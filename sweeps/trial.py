@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from kerzoo.models.placement import num_gpus_here
 from kerzoo.records import ENDED
 from kerzoo.training import run_trials
 from sweeps.compose import ConfigError
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if folder.status in ENDED:
         print(f"{folder.status} already: {folder.path}")
     try:
-        code = run_trials(plan.specs, plan.folder)
+        num_gpus = num_gpus_here(plan.sweep.cluster.gpus_per_trial)
+        code = run_trials(plan.specs, plan.folder, num_gpus)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues", file=sys.stderr)
         return 130

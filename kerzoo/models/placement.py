@@ -31,6 +31,13 @@ def num_gpus_of(gpus_per_trial: float | str) -> int:
     return 1 if isinstance(gpus_per_trial, str) else max(1, int(gpus_per_trial))
 
 
+def num_gpus_here(gpus_per_trial: float | str) -> int:
+    """`num_gpus_of`, as far as GPUs are visible to this process; at least 1."""
+    import torch
+
+    return max(1, min(num_gpus_of(gpus_per_trial), torch.cuda.device_count()))
+
+
 def check_visible(num_devices: int) -> None:
     """See that there are as many GPUs.
 

@@ -111,7 +111,3 @@ def check_mirror(mirror: str | None) -> None:
             "mirror: must hold no password, key or token, because plan.json records every setting; "
             "give it by the environment variables of the file system, as AWS_SECRET_ACCESS_KEY"
         )
-
-
-def _num_trainable(options: TrialOptions) -> int:
-    return options.method.tuning(options).count_parameters(options.model.sizes)

@@ -59,9 +59,17 @@ MODELS = ["opt", "llama", "roberta"]
 # Operations on tensors of two pretended devices raise, as they would on real ones.
 
 
-def pretend(model: Any, mode: FakeTensorMode) -> None:
-    """Spread a model over `DEVICES`: with the hooks of real ones, and without values."""
+def pretend(model: Any, mode: FakeTensorMode, **others: str) -> None:
+    """Spread a model over `DEVICES`: with the hooks of real ones, and without values.
+
+    Args:
+        model: On the CPU.
+        mode: Makes the tensors.
+        others: Modules, by the ends of their names, that are elsewhere than `spread` puts them.
+    """
     places = places_on(model, DEVICES)
+    ends = {name: name.rpartition(".")[2] for name in places}
+    places |= {name: others[end] for name, end in ends.items() if end in others}
     spread(model, ["cpu", "cpu"])
     fakes: dict[int, Any] = {}
     for path, module in model.named_modules():
@@ -133,6 +141,16 @@ def test_forward_backward_and_perturbing_mix_no_devices(
             weights.restore_()
 
 
+@pytest.mark.parametrize("elsewhere", ["norm", "lm_head"])
+def test_an_output_layer_may_lie_elsewhere_than_the_last_states(elsewhere: str) -> None:
+    model = make_model("llama")
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        pretend(model, mode, **{elsewhere: DEVICES[1]})
+        states = model.base_model(input_ids=torch.zeros(2, 5, dtype=torch.int64, device=FIRST))
+        assert states.last_hidden_state.device == (SECOND if elsewhere == "norm" else FIRST)
+        assert loss_of(model).device == (SECOND if elsewhere == "lm_head" else FIRST)
+
+
 class _WithoutNoise:
     """Stands for an engine, which `tests/unit/test_sharded_weights.py` has on such devices."""
 
@@ -200,7 +218,7 @@ def test_a_trial_with_hooks_and_shards_has_the_rows_of_one_without(
         lambda parameters: [run for run in (parameters[:5], parameters[5:]) if run],
     )
     assert run("spread") == plain
-    assert all(hasattr(decoder_layers(model)[0], "_hf_hook") for model in spread_models)
+    assert all("forward" in vars(decoder_layers(model)[0]) for model in spread_models)  # hooks
     assert len({row["dev_loss"] for row in plain}) > 1
 
 

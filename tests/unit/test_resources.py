@@ -33,6 +33,9 @@ def test_a_trial_on_the_cpu_asks_for_its_threads_and_one_on_a_gpu_for_its_share(
     cluster = ClusterOptions("x", gpus_per_trial=0.25)
     assert trial_resources(cluster, [options(threads=2)]) == {"cpu": 2}
     assert trial_resources(cluster, [options(device="cuda")]) == {"cpu": 1, "gpu": 0.25}
+    several = trial_resources(ClusterOptions("x", gpus_per_trial=2), [options(device="cuda")])
+    assert several == {"cpu": 1, "gpu": 2.0}
+    assert count_slots(several, NODES) == 2 + 2
     named = ClusterOptions("x", resources={"GPU": 0.5, "accelerator_type:A100": 0.001})
     expected = {"cpu": 1, "gpu": 0.5, "accelerator_type:A100": 0.001}
     assert trial_resources(named, [options()]) == expected
