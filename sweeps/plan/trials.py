@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from kerzoo.identity import hash_numbers, numbers_of_trial, signature
+from kerzoo.models.placement import num_gpus_of
 from kerzoo.options import NUMBERS, TrialOptions
 from kerzoo.records import TrialSpec
 from sweeps import schema
@@ -50,6 +51,8 @@ class TrialFactory:
         self._base = base
         self._composer = CellComposer(base)
         self._templates: dict[tuple[Any, ...], _Template] = {}
+        num_gpus = num_gpus_of(base.config["cluster"]["gpus_per_trial"])
+        self._spread = [f"cluster.gpus_per_trial={num_gpus}"] if num_gpus > 1 else []
         self._typed = [
             (key, override)
             for override in base.overrides
@@ -100,7 +103,7 @@ class TrialFactory:
             choices=_name_choices(self._composer.choose(groups), options),
             config=config,
             rungs=options.rungs,
-            command=shlex.join(["python", "-m", "sweeps.trial", *overrides]),
+            command=shlex.join(["python", "-m", "sweeps.trial", *overrides, *self._spread]),
         )
 
 

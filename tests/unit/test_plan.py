@@ -178,6 +178,8 @@ def test_the_memory_of_a_trial_is_divided_among_its_gpus(tuning: str) -> None:
     assert "GPUs" not in printed(make_plan(overrides, "test", single=True)).replace("GPUs)", "")
     ids = [p.specs[0].trial_id for p in (plan, make_plan(overrides, "test", single=True))]
     assert ids[0] == ids[1]  # the cluster decides no number
+    assert plan.specs[0].command.endswith("cluster.gpus_per_trial=4")
+    assert "cluster" not in " ".join(plan.specs[0].overrides)
 
 
 def test_several_gpus_for_trials_on_a_cpu_say_nothing() -> None:
