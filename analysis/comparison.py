@@ -272,18 +272,18 @@ def confirmed_comparison(study: Study) -> Table | None:
     frame = compare_arms(study)
     if frame.empty:
         return None
-    signed = [
-        Column(name, label, format_number, numeric=True)
-        for name, label in (
-            ("difference", "Difference or ratio"),
-            ("low", "95 % from"),
-            ("high", "to"),
-            ("p", "p"),
-            ("p_holm", "p, Holm"),
-            ("p_sign_flip", "p, sign flips"),
-            ("p_equivalence", "p, equivalence"),
+    estimates, tests = (
+        [Column(name, label, format_number, numeric=True) for name, label in shown]
+        for shown in (
+            (("difference", "Difference or ratio"), ("low", "95 % from"), ("high", "to")),
+            (
+                ("p", "p"),
+                ("p_holm", "p, Holm"),
+                ("p_sign_flip", "p, sign flips"),
+                ("p_equivalence", "p, equivalence"),
+            ),
         )
-    ]
+    )
     counted = [
         Column(name, label, format_count, numeric=True)
         for name, label in (
@@ -293,7 +293,12 @@ def confirmed_comparison(study: Study) -> Table | None:
             ("tasks", "Tasks"),
         )
     ]
-    named = [Column(n, n.capitalize()) for n in (*GROUP, "question", "outcome", "arm")]
+    named = [
+        Column(name, name.capitalize())
+        for name in (*GROUP, "question", "outcome", "arm")
+        if name not in (*GROUP, "question") or frame[name].nunique() > 1
+    ]
+    verdict = Column("verdict", "Verdict")
     note = (
         f"Against {study.baselines[0]}; pairs share their seed, and tasks count alike. Costs are "
         "ratios, scores and losses differences. Intervals and p are Student's, given that both "
@@ -301,7 +306,7 @@ def confirmed_comparison(study: Study) -> Table | None:
         "Five pairs cannot bring the p of sign flips below .0625. The target is the highest final "
         "dev loss of the baseline's converged trials; a pair that never reached it has no value."
     )
-    return Table(frame, (*named, *signed, *counted, Column("verdict", "Verdict")), note)
+    return Table(frame, (*named, *estimates, verdict, *tests, *counted), note)
 
 
 @table("rungs")

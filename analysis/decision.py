@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pandas as pd
@@ -95,6 +95,16 @@ def decide(study: Study) -> list[Decision]:
         return [Decision(Group("", "", "", "", ()), "nothing")]
     compared = compare_arms(study)
     return [_decide_group(group, compared) for group in groups]
+
+
+def drop_screened(decisions: Sequence[Decision]) -> list[Decision]:
+    """The decisions that count: who led a screen says nothing once its arms are confirmed."""
+    confirmed = {(d.group.model, d.group.tuning) for d in decisions if d.group.phase == "confirm"}
+    return [
+        d
+        for d in decisions
+        if d.group.phase == "confirm" or (d.group.model, d.group.tuning) not in confirmed
+    ]
 
 
 def _decide_group(group: Group, compared: pd.DataFrame) -> Decision:

@@ -12,7 +12,8 @@ Keys of version 1, to which later ones may add:
   (for each arm `arm, is_baseline, is_kernel, trains, settings, tasks, seeds, split, dev_loss`, the
   estimates `score, seconds, target_seconds`, each with `mean, low, high, basis`, `memory_gib`, and
   `reached` of `runs`);
-- `next`: for each sweep `kind` (finish, confirm, more, none, then), `trials, seeds, arms, seconds,
+- `next`: for each sweep `kind` (finish, mend, confirm, more, elsewhere, none,
+  then), `trials, seeds, arms, seconds,
   money, command, tuning, memory_gib`, and `then`, the same of a sweep that is to follow, or null;
 - `comparison`: the rows of the confirmed comparison as in tables/confirmed_comparison.csv;
 - `tables`, `figures`: name → caption; the files are tables/NAME.{csv,md,tex}, figures/NAME.pdf.

@@ -26,8 +26,11 @@ from analysis.language import Language
 from analysis.load import Study
 from analysis.standings import Estimate, Standing
 
-BAR_WIDTH, BAR_HEIGHT = 150, 16
+BAR_WIDTH, BAR_HEIGHT = 120, 16
 """Of a drawn interval, in CSS pixels."""
+
+FIRST_ROWS = 4
+"""Rows of the first page's table; the others are shown on demand, and in print."""
 
 FACTS = ("kernel", "order", "half_width", "num_directions")
 """What a kernel is, in a trial's rows."""
@@ -50,6 +53,7 @@ class Row:
     memory: str
     verdicts: list[str]
     is_chosen: bool
+    is_first: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +122,7 @@ class _Writer:
 
     @property
     def _split(self) -> str:
-        return "test" if all(s.split == "test" for s in self.group.standings) else "dev"
+        return "test" if self.group.is_tested else "dev"
 
     def _reasons(self, baseline: str) -> list[str]:
         say, decision = self.language.say, self.decision
@@ -165,16 +169,23 @@ class _Writer:
         )
 
     def _rows(self) -> list[Row]:
-        standings = self.group.standings
+        standings = sorted(self.group.standings, key=self._rank)
         scores = _Scale([s.score for s in standings], self._reference("score"))
         times = _Scale([s.target_seconds for s in standings], self._reference("target_seconds"), 0)
-        return [self._row(standing, scores, times) for standing in standings]
+        first = FIRST_ROWS if len(standings) > FIRST_ROWS + 1 else len(standings)
+        return [self._row(s, scores, times, i < first) for i, s in enumerate(standings)]
+
+    def _rank(self, standing: Standing) -> tuple[bool, bool, float]:
+        """The baseline first, then the arm that is recommended, then by score or by dev loss."""
+        value = -standing.score.mean if self._split == "test" else standing.dev_loss
+        is_chosen = standing.arm == self.decision.arm
+        return not standing.is_baseline, not is_chosen, math.inf if math.isnan(value) else value
 
     def _reference(self, name: str) -> float:
         base = self.group.baseline
         return getattr(base, name).mean if base else math.nan
 
-    def _row(self, standing: Standing, scores: _Scale, times: _Scale) -> Row:
+    def _row(self, standing: Standing, scores: _Scale, times: _Scale, is_first: bool) -> Row:
         say = self.language.say
         score, target = standing.score, standing.target_seconds
         is_chosen = standing.arm == self.decision.arm
@@ -202,6 +213,7 @@ class _Writer:
             memory=format_gib(standing.memory_gib),
             verdicts=self._verdicts(standing),
             is_chosen=is_chosen and self.decision.state in ("use", "leads"),
+            is_first=is_first,
         )
 
     def _interval(self, estimate: Estimate, form: Any) -> str:

@@ -17,7 +17,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 
 from analysis import comparison, figures, scores, standings_shown, tables, trials
-from analysis.decision import decide
+from analysis.decision import decide, drop_screened
 from analysis.formats import is_missing
 from analysis.language import LANGUAGES, Language, load_language
 from analysis.load import Study, load_study
@@ -268,6 +268,7 @@ def _render(
     )
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     decisions = decide(study)
+    current = drop_screened(decisions)
     stages = plan_next(study, decisions)
     exhibits = {
         "tables": {t.name: t.caption for s in sections for t in s.tables},
@@ -279,9 +280,9 @@ def _render(
     return environment.get_template("report.html.j2").render(
         title=" and ".join(sweep.name for sweep in study.sweeps),
         descriptions=[text for text in dict.fromkeys(descriptions) if text],
-        overviews=describe(study, decisions, words),
-        stages=describe_stages(study, stages, device, decisions[0].arm, words),
-        cautions=list_cautions(study, words),
+        overviews=describe(study, current, words),
+        stages=describe_stages(study, stages, device, current[0].arm, words),
+        cautions=list_cautions(study, current, words),
         sections=sections,
         costs=list_costs(study),
         failures=trials.group_failures(study),

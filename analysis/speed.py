@@ -18,7 +18,7 @@ from analysis.formats import format_count, format_loss, format_number, format_sc
 from analysis.load import Study, sweep_labels
 from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
 from analysis.statistics import Survival, kaplan_meier
-from analysis.style import INK, colors_of, new_figure, stem
+from analysis.style import INK, colors_of, markers_of, new_figure, stem
 
 GROUP = ["model", "tuning", "task"]
 SHARES = {0.5: "half of the way", 0.9: "nine tenths", 1.0: "the baseline's end"}
@@ -160,20 +160,26 @@ def reaching_the_target(study: Study) -> PanelGroup | None:
 def _panel(study: Study, members: list[tuple[dict[str, Any], Survival | None]], name: str) -> Panel:
     drawing = new_figure(5.6, 3.2)
     axes = drawing.add_subplot()
-    colors = colors_of(study.arms, study.baselines)
+    colors, markers = colors_of(study.arms, study.baselines), markers_of(study.arms)
     budget = float(study.evaluations["forward_passes"].max())
     said = []
     for row, curve in members:
         arm, color = row["arm"], colors[row["arm"]]
         if curve is None or not curve.times.size:
-            axes.plot([0, 1.08 * budget], [0, 0], color=color, label=arm)
+            axes.plot([0, 1.08 * budget], [0, 0], color=color, marker=markers[arm], label=arm)
             said.append(f"no trial of {arm} reached it")
             continue
         times = np.concatenate([[0.0], curve.times, [1.08 * budget]])
         for share, style in ((curve.share, "-"), (curve.worst, ":")):
             heights = np.concatenate([[0.0], share, share[-1:]])
-            label = arm if style == "-" else None
-            axes.step(times, heights, where="post", color=color, linestyle=style, label=label)
+            look = {
+                "label": arm,
+                "marker": markers[arm],
+                "markersize": 4,
+                "markevery": slice(1, -1),
+            }
+            look = look if style == "-" else {}
+            axes.step(times, heights, where="post", color=color, linestyle=style, **look)
         said.append(f"{arm} {row['reached']} of {row['trials']}")
     axes.axhline(0.5, color=INK, linewidth=0.5)
     axes.set_ylim(-0.02, 1.02)

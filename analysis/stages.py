@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from analysis.decision import Decision
+from analysis.decision import Decision, drop_screened
 from analysis.load import ARM, SEED, Study, sweep_labels
 from analysis.sources import Results
 
-Kind = Literal["finish", "confirm", "more", "none", "then"]
-"""Run the open trials; the best cells on fresh seeds; further seeds; nothing; the sweep after."""
+Kind = Literal["finish", "mend", "confirm", "more", "elsewhere", "none", "then"]
+"""Run the open trials; see why none has a result; the best cells on fresh seeds; further seeds;
+what the sweep says that confirmed this one; nothing; the sweep after."""
 
 CONFIRM_SEEDS = 5
 OPEN = ("planned", "running", "interrupted")
@@ -59,22 +60,26 @@ class Stage:
 
 def plan_next(study: Study, decisions: Sequence[Decision]) -> list[Stage]:
     """A next stage for each sweep of the study."""
-    return [
-        _plan_sweep(study, label, sweep, [d for d in decisions if d.group.sweep == label])
-        for label, sweep in zip(sweep_labels(study.sweeps), study.sweeps, strict=True)
-    ]
-
-
-def _plan_sweep(study: Study, label: str, sweep: Results, decisions: list[Decision]) -> Stage:
-    trials = study.trials[(study.trials["sweep"] == label) & study.trials["planned"].astype(bool)]
-    clock = _Clock(study, label, sweep.plan)
-    stage = _plan_now(study, sweep, trials, clock, decisions)
-    return dataclasses.replace(stage, then=_plan_then(sweep, clock))
+    current = drop_screened(decisions)
+    stages = []
+    for label, sweep in zip(sweep_labels(study.sweeps), study.sweeps, strict=True):
+        clock = _Clock(study, label, sweep.plan)
+        mine = [d for d in decisions if d.group.sweep == label]
+        stage = _plan_now(study, label, sweep, clock, mine, current)
+        stages.append(dataclasses.replace(stage, then=_plan_then(sweep, clock)))
+    return stages
 
 
 def _plan_now(
-    study: Study, sweep: Results, trials: pd.DataFrame, clock: _Clock, decisions: list[Decision]
+    study: Study,
+    label: str,
+    sweep: Results,
+    clock: _Clock,
+    decisions: list[Decision],
+    current: list[Decision],
 ) -> Stage:
+    """A sweep's stage, by its decisions and by those of all sweeps that are not outdated."""
+    trials = study.trials[(study.trials["sweep"] == label) & study.trials["planned"].astype(bool)]
     left = trials[trials["status"].isin(OPEN)]
     if len(left):
         done = study.last_rows[study.last_rows["sweep"].isin(trials["sweep"])].set_index("trial_id")
@@ -84,6 +89,11 @@ def _plan_now(
         seconds = math.fsum(clock.run(arm, max(0, whole - at)) for arm, whole, at in pairs)
         command = _write_finish(sweep.plan)
         return clock.price(Stage("finish", len(left), seconds=seconds, command=command))
+    if not decisions:
+        return Stage("mend", command=str(sweep.plan.get("command") or ""))
+    decisions = [d for d in decisions if d in current]
+    if not decisions:
+        return Stage("elsewhere")
     screened = [d for d in decisions if d.state in ("leads", "alone")]
     if screened:
         seeds = _fresh_seeds(trials)

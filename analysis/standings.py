@@ -98,6 +98,11 @@ class Group:
         """The arm that the others are compared with, where it has a result."""
         return next((s for s in self.standings if s.is_baseline), None)
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether every score is one of the test split."""
+        return all(s.split == "test" for s in self.standings)
+
 
 def list_standings(study: Study) -> list[Group]:
     """The groups of a study, confirmed ones first; those without a finished trial are missing."""
@@ -171,8 +176,10 @@ def _stand(runs: pd.DataFrame, study: Study) -> Standing:
         split="test" if (runs["split"] == "test").all() else "dev",
         dev_loss=float(np.mean([mine["dev_loss"].mean() for mine in by_task])),
         score=_estimate_score(by_task),
-        seconds=_estimate(by_task, "device_time_s"),
-        target_seconds=_estimate(by_task, "target_seconds") if all_reached else Estimate(math.nan),
+        seconds=_estimate_time(by_task, "device_time_s"),
+        target_seconds=_estimate_time(by_task, "target_seconds")
+        if all_reached
+        else Estimate(math.nan),
         memory_gib=float(runs["peak_memory_gib"].max()),
         reached=int(reached.sum()),
         runs=len(runs),
@@ -186,6 +193,12 @@ def _estimate(by_task: list[pd.DataFrame], column: str) -> Estimate:
     found = stratified([*groups])
     low, high = float(found.low), float(found.high)
     return Estimate(float(found.mean), low, high, "none" if math.isnan(low) else "seeds")
+
+
+def _estimate_time(by_task: list[pd.DataFrame], column: str) -> Estimate:
+    """Seconds over seeds; no interval reaches below zero."""
+    found = _estimate(by_task, column)
+    return dataclasses.replace(found, low=max(found.low, 0.0)) if found.low < 0 else found
 
 
 def _estimate_score(by_task: list[pd.DataFrame]) -> Estimate:

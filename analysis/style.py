@@ -101,9 +101,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def fix_layout(drawing: Figure) -> None:
-    """Lay the drawing out once, instead of again for every format it is saved in."""
+    """Lay the drawing out once, instead of again for every format it is saved in.
+
+    With an engine, even one that does nothing, each `savefig` would draw twice.
+    """
     drawing.draw_without_rendering()
-    drawing.set_layout_engine("none")
+    drawing.set_layout_engine(None)
 
 
 def save_png(drawing: Figure, path: Path) -> None:

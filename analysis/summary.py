@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.decision import Decision
 from analysis.formats import (
     format_count,
     format_duration,
@@ -22,14 +23,14 @@ ENGLISH = load_language("en")
 """Of what reviewers read: the details below the first page."""
 
 
-def list_cautions(study: Study, language: Language) -> list[str]:
-    """What keeps these numbers from deciding anything."""
+def list_cautions(study: Study, decisions: Sequence[Decision], language: Language) -> list[str]:
+    """What keeps these numbers, and the decisions that count, from saying more."""
     say = language.say
     if study.seeds_per_cell == 1:
         cautions = [say("cautions.one_seed")]
     else:
         cautions = [say("cautions.seeds", seeds=study.seeds_per_cell)]
-    if (study.cells["phase"] != "confirm").any():
+    if any(d.group.phase != "confirm" or not d.group.is_tested for d in decisions):
         cautions.append(say("cautions.same_examples"))
     if study.is_adaptive:
         cautions.append(say("cautions.adaptive"))
@@ -217,6 +218,8 @@ def _tell_cost(study: Study, stage: Stage, device: str, arm: str, language: Lang
             return ""
         time = language.duration(float(seconds))
         return language.say("next.none_cost", arm=arm, time=time, device=device)
+    if stage.kind in ("elsewhere", "mend"):
+        return ""
     if is_missing(stage.seconds):
         return language.say("next.cost_unknown")
     values = {"time": language.duration(stage.seconds), "device": device}

@@ -164,6 +164,23 @@ def test_colours_can_be_switched_and_the_choice_is_kept(browser: str, report: Pa
     assert run_script(browser, report, script, profile="themed") == [dark, light]
 
 
+def test_of_many_methods_the_first_are_shown_and_the_others_on_demand(
+    browser: str, tmp_path: Path
+) -> None:
+    arms = ("mezo", *(f"kernel_{letter}" for letter in "abcdef"))
+    sweep = SimulatedSweep(arms=arms, epsilons=(0.01,), learning_rates=(0.01,))
+    script = """
+        const rows = () => [...document.querySelectorAll(".standings tbody tr")]
+            .filter((row) => row.getBoundingClientRect().height > 0).length;
+        const button = document.querySelector(".standings + .tools button");
+        const before = [rows(), button.textContent];
+        button.click();
+        return [...before, rows(), button.getAttribute("aria-expanded")];
+    """
+    found = run_script(browser, build_report([sweep.write(tmp_path)]), script)
+    assert found == [4, "Show the other 3 methods", 7, "true"]
+
+
 @pytest.mark.parametrize("width", [1200, 390])
 def test_the_page_is_never_wider_than_the_screen(browser: str, report: Path, width: int) -> None:
     page = report.with_name("frame.html")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from records_factory import LEARNING_RATE, SEED, START, SimulatedSweep
 
+from analysis.decision import decide
 from analysis.load import Study, load_study
 from analysis.selection import best_cells, last_of_settings, rung_counts
 from analysis.summary import ENGLISH, list_cautions, list_costs
@@ -94,9 +95,11 @@ def test_diverged_trials_are_counted_and_not_averaged(tmp_path: Path) -> None:
 
 def test_one_seed_is_said_to_decide_nothing(tmp_path: Path) -> None:
     assert any(
-        "One seed decides nothing" in text for text in list_cautions(load(tmp_path / "a"), ENGLISH)
+        "One seed decides nothing" in text
+        for text in list_cautions(load(tmp_path / "a"), [], ENGLISH)
     )
-    cautions = list_cautions(load(tmp_path / "b", seeds=(0, 1)), ENGLISH)
+    study = load(tmp_path / "b", seeds=(0, 1))
+    cautions = list_cautions(study, decide(study), ENGLISH)
     assert not any("One seed" in text for text in cautions)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from records_factory import EPSILON, LEARNING_RATE, SEED, START, SimulatedSweep
 
-from analysis.decision import decide
+from analysis.decision import decide, drop_screened
 from analysis.language import LANGUAGES, load_language
 from analysis.load import Study, load_study
 from analysis.overview import describe
@@ -163,6 +163,30 @@ def test_a_decided_question_needs_no_further_stage(tmp_path: Path) -> None:
     study = confirm(tmp_path, lead=0.04)
     (stage,) = plan_next(study, decide(study))
     assert (stage.kind, stage.command) == ("none", "")
+
+
+def test_a_screen_that_was_confirmed_leads_nowhere_any_more(tmp_path: Path) -> None:
+    confirm(tmp_path / "confirmed", lead=0.04)
+    folders = [SimulatedSweep().write(tmp_path / "screen"), tmp_path / "confirmed" / "simulated"]
+    decisions = decide(study := load_study(folders))
+    assert [d.state for d in decisions] == ["use", "leads"]
+    assert [d.state for d in drop_screened(decisions)] == ["use"]
+    assert [stage.kind for stage in plan_next(study, decisions)] == ["elsewhere", "none"]
+
+
+@pytest.mark.parametrize("fate", ["failed", "diverged"])
+def test_a_sweep_without_any_result_is_to_be_mended(tmp_path: Path, fate: str) -> None:
+    study = load(tmp_path, fate=lambda v: fate)
+    (stage,) = plan_next(study, decide(study))
+    assert (stage.kind, stage.command) == ("mend", "python sweep.py +sweep=simulated")
+
+
+def test_the_first_rows_are_the_baseline_the_choice_and_the_next_best(tmp_path: Path) -> None:
+    arms = ("mezo", "a", "b", "c", "d", "e")
+    study = load(tmp_path, arms=arms, gain=lambda v: 0.1 + 0.01 * arms.index(v["arm"]))
+    (page,) = describe(study, decide(study), load_language("en"))
+    assert [row.arm for row in page.rows] == ["mezo", "e", "d", "c", "b", "a"]
+    assert [row.is_first for row in page.rows] == [True] * 4 + [False] * 2
 
 
 def test_what_is_swept_besides_is_confirmed_as_it_was_best(tmp_path: Path) -> None:
