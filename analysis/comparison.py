@@ -23,6 +23,7 @@ from analysis.load import Study
 from analysis.margins import Margins, margins_of
 from analysis.memory import once_per_study
 from analysis.registry import Column, Table, table
+from analysis.speed import lowest_losses
 from analysis.statistics import (
     adjust_holm,
     equivalence,
@@ -123,8 +124,8 @@ def compare_arms(study: Study, level: float = 0.95) -> pd.DataFrame:
 def confirmed(study: Study) -> pd.DataFrame:
     """The confirmed cells that have ended, each with its last row and its time to the target.
 
-    The target of a task is the highest final dev loss among the baseline's converged trials, so
-    that each of them has reached it.
+    The target of a task is the highest, over the baseline's converged trials, of each one's lowest
+    dev loss, so that all of them reach it.
     """
     cells = study.cells[study.cells["phase"] == "confirm"]
     ended = cells[cells["status"].isin(["finished", "diverged"])]
@@ -135,7 +136,8 @@ def confirmed(study: Study) -> pd.DataFrame:
     ends["data_seed"] = ends["data_seed"].fillna(-1)
     is_base = ends["arm"].isin(study.baselines[:1]) & ~ends["lost"]
     keys = [*GROUP, "task"]
-    targets = ends[is_base].groupby(keys)["dev_loss"].max().rename("target")
+    base = ends[is_base].merge(lowest_losses(study), on=["sweep", "trial_id"])
+    targets = base.groupby(keys)["lowest_loss"].max().rename("target")
     ends = ends.merge(targets, on=keys, how="left")
     rows = study.evaluations[["sweep", "trial_id", "step", "forward_passes", "device_time_s"]]
     rows = rows.assign(loss=study.evaluations["dev_loss"]).drop_duplicates(
@@ -303,8 +305,9 @@ def confirmed_comparison(study: Study) -> Table | None:
         f"Against {study.baselines[0]}; pairs share their seed, and tasks count alike. Costs are "
         "ratios, scores and losses differences. Intervals and p are Student's, given that both "
         "of a pair converged; Holm's p is over the arms of one outcome and decides the verdict. "
-        "Five pairs cannot bring the p of sign flips below .0625. The target is the highest final "
-        "dev loss of the baseline's converged trials; a pair that never reached it has no value."
+        "Five pairs cannot bring the p of sign flips below .0625. The target is the dev loss "
+        "that each of the baseline's converged trials reached; a pair that never reached it has no "
+        "value."
     )
     return Table(frame, (*named, *estimates, verdict, *tests, *counted), note)
 

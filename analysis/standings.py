@@ -52,7 +52,7 @@ class Standing:
         dev_loss: Mean over tasks of the mean at the checkpoint that dev chose.
         score: Between 0 and 1.
         seconds: Device seconds of a whole run, evaluation excluded.
-        target_seconds: Device seconds to the dev loss that the baseline ends with.
+        target_seconds: Device seconds to the dev loss that every run of the baseline reaches.
         memory_gib: Peak memory of its runs, the highest.
         reached: How many of its runs reached that loss.
         runs: Of how many.
@@ -139,7 +139,7 @@ def _runs_of(study: Study, chosen: pd.DataFrame) -> pd.DataFrame:
     judged = rows[rows["dev_loss"].notna() & ((rows["step"] > 0) | ~trains)]
     ends = rows.groupby(TRIAL, sort=False).tail(1).set_index(TRIAL)
     best = judged.sort_values(["dev_loss", "step"], kind="stable").groupby(TRIAL).first()
-    runs = ends.assign(end_loss=ends["dev_loss"], dev_score=best["score"])
+    runs = ends.assign(dev_score=best["score"])
     runs["dev_loss"] = best["dev_loss"]
     runs = runs[runs["dev_loss"].notna()].reset_index()
     split = dict(zip(chosen["setting"], chosen["split"], strict=True))
@@ -148,7 +148,7 @@ def _runs_of(study: Study, chosen: pd.DataFrame) -> pd.DataFrame:
     targets = runs[runs["arm"].isin(study.baselines[:1])]
     keys = [*GROUP, "task"]
     runs = runs.merge(
-        targets.groupby(keys, dropna=False)["end_loss"].max().rename("target").reset_index(),
+        targets.groupby(keys, dropna=False)["dev_loss"].max().rename("target").reset_index(),
         on=keys,
         how="left",
     )

@@ -18,7 +18,7 @@ MAX_PANELS = 6
 NOTE = (
     "Of each arm the cell that dev loss chose, means over seeds and tasks. Intervals of 95 % are "
     "over seeds; of a single seed over the judged examples, which says nothing of other seeds. The "
-    "time to the target is that to the highest dev loss with which a run of the baseline ended."
+    "time to the target is that to the dev loss that every run of the baseline reached."
 )
 
 
@@ -85,7 +85,7 @@ def _draw(study: Study, group: Group, several: bool) -> Panel:
     left.set_yticks(range(len(shown)), [s.arm for s in shown], color=INK)
     left.set_ylim(-0.6, len(shown) - 0.4)
     left.set_xlim(left=0)
-    left.set_xlabel("Device seconds to the baseline's final loss")
+    left.set_xlabel("Device seconds to the baseline's loss")
     right.set_xlabel(f"{group.standings[0].split.capitalize()} {study.score_name}")
     right.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     if group.baseline:
@@ -102,7 +102,7 @@ def _draw(study: Study, group: Group, several: bool) -> Panel:
         f"{s.arm} {format_score(s.score.mean)}, {format_seconds(s.target_seconds.mean)} s"
         for s in group.standings
     )
-    description = f"Score and device seconds to the baseline's final loss of {name}: {described}."
+    description = f"Score and device seconds to the baseline's loss of {name}: {described}."
     return Panel(stem(name) if several else "", drawing, description)
 
 

@@ -16,6 +16,7 @@ from records_factory import LEARNING_RATE, SEED, START, SimulatedSweep
 from analysis.comparison import TUNED, compare_arms
 from analysis.load import load_study
 from analysis.speed import cost_of_arms, reaching_the_target, speed, times_to_target
+from analysis.standings import list_standings
 from sweeps.compose import ConfigError, compose
 
 
@@ -35,10 +36,10 @@ def rows_of(folder: Path, arm: str) -> list[list[dict[str, Any]]]:
 def test_medians_are_those_of_a_plain_search_for_the_first_row_below(tmp_path: Path) -> None:
     folder = write_confirmed(tmp_path, gain=gain)
     base = rows_of(folder, "a")
-    start, end = START, max(rows[-1]["dev_loss"] for rows in base)
+    start, best = START, max(min(row["dev_loss"] for row in rows[1:]) for rows in base)
     frame = [row for row, _ in times_to_target(load_study([folder]))]
-    for name, share in (("half of the way", 0.5), ("the baseline's end", 1.0)):
-        target = start - share * (start - end)
+    for name, share in (("half of the way", 0.5), ("the baseline's best", 1.0)):
+        target = start - share * (start - best)
         for arm in ("a", "b"):
             passes = [
                 next(
@@ -53,12 +54,50 @@ def test_medians_are_those_of_a_plain_search_for_the_first_row_below(tmp_path: P
             assert row["median"] == known[2]  # half of six have reached it
 
 
+def test_a_baseline_that_loses_again_what_it_gained_is_measured_at_its_best(
+    tmp_path: Path,
+) -> None:
+    folder = write_confirmed(tmp_path, gain=gain)
+    steady = times_to_target(load_study([folder]))
+    targets = {row["target"]: row["loss"] for row, _ in steady}
+    for path in folder.glob("trials/*/records.jsonl"):
+        *before, last = [json.loads(line) for line in path.read_text().splitlines()]
+        if last["arm"] == "a":
+            rows = [*before, last | {"dev_loss": last["dev_loss"] + 5.0}]
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = load_study([folder])
+    for row, _ in times_to_target(study):
+        assert targets[row["target"]] < row["loss"] < START
+        if row["arm"] == "a" and row["target"] == "the baseline's best":
+            assert row["reached"] == row["trials"] == 6
+            lowest = [min(r["dev_loss"] for r in rows[1:]) for rows in rows_of(folder, "a")]
+            assert row["loss"] == max(lowest)
+    (group,) = list_standings(study)
+    assert [standing.reached for standing in group.standings[:2]] == [6, 6]
+    paired = compare_arms(study)
+    ratios = paired[(paired["arm"] == "b") & (paired["outcome"] == "forward passes to target")]
+    assert set(ratios["pairs"]) == {6}
+
+
+def test_no_interval_of_a_duration_goes_below_zero(tmp_path: Path) -> None:
+    folder = write_confirmed(tmp_path, gain=gain, seeds=range(2))
+    for path in folder.glob("trials/*/records.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        slow = [
+            row | {"device_time_s": row["device_time_s"] * (1 + 9 * row["seed"])} for row in rows
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in slow))
+    (group,) = list_standings(load_study([folder]))
+    for standing in group.standings:
+        assert standing.seconds.low == 0.0 < standing.seconds.mean < standing.seconds.high
+
+
 def test_stopped_trials_leave_a_gap_between_the_curve_and_the_worst_case(tmp_path: Path) -> None:
     sweep = SimulatedSweep(
         learning_rates=tuple(0.001 * k for k in range(1, 9)), halving=2, epsilons=(0.01,)
     )
     rows = [row for row, _ in times_to_target(load_study([sweep.write(tmp_path)]))]
-    (row,) = [r for r in rows if (r["arm"], r["target"]) == ("mezo", "the baseline's end")]
+    (row,) = [r for r in rows if (r["arm"], r["target"]) == ("mezo", "the baseline's best")]
     assert (row["trials"], row["reached"], row["stopped"]) == (8, 2, 6)
     assert row["share"] > row["reached"] / row["trials"]
     assert math.isnan(row["worst_median"])
