@@ -25,6 +25,7 @@ from analysis.style import (
     contrast_to,
     markers_of,
     new_figure,
+    percent_tick,
     stem,
 )
 
@@ -106,7 +107,7 @@ def _curve_panel(study: Study, frame: pd.DataFrame, context: str, column: str, l
     rungs = rungs[:: -(-len(rungs) // MAX_LEVELS)]
     axes.set_xticks(rungs, [format_count(rung) for rung in rungs])
     if column == "score":
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.yaxis.set_major_formatter(percent_tick)
     axes.set_xlabel("Forward passes")
     axes.set_title(f"{label}, {context}" if context else label)
     shown = "; ".join(f"{arm} ends at {value:.4g}" for value, arm in ends)

@@ -18,7 +18,7 @@ from analysis.formats import format_count, format_loss, format_number, format_sc
 from analysis.load import Study, sweep_labels
 from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
 from analysis.statistics import Survival, kaplan_meier
-from analysis.style import INK, colors_of, markers_of, new_figure, stem
+from analysis.style import INK, colors_of, markers_of, new_figure, percent_tick, stem
 
 GROUP = ["model", "tuning", "task"]
 SHARES = {0.5: "half of the way", 0.9: "nine tenths", 1.0: "the baseline's best"}
@@ -190,7 +190,7 @@ def _panel(study: Study, members: list[tuple[dict[str, Any], Survival | None]], 
         said.append(f"{arm} {row['reached']} of {row['trials']}")
     axes.axhline(0.5, color=INK, linewidth=0.5)
     axes.set_ylim(-0.02, 1.02)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.yaxis.set_major_formatter(percent_tick)
     axes.set_xlabel("Forward passes")
     title = f"Reached dev loss {format_loss(members[0][0]['loss'])}"
     axes.set_title(f"{title}\n{name}" if name else title)

@@ -12,7 +12,7 @@ from analysis.formats import format_count, format_loss, format_score, format_sec
 from analysis.load import Study
 from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
 from analysis.standings import Estimate, Group, list_standings
-from analysis.style import INK, MUTED, RULE, colors_of, new_figure, stem
+from analysis.style import INK, MUTED, RULE, colors_of, new_figure, percent_tick, stem
 
 MAX_PANELS = 6
 NOTE = (
@@ -87,7 +87,7 @@ def _draw(study: Study, group: Group, several: bool) -> Panel:
     left.set_xlim(left=0)
     left.set_xlabel("Device seconds to the baseline's loss")
     right.set_xlabel(f"{group.standings[0].split.capitalize()} {study.score_name}")
-    right.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    right.xaxis.set_major_formatter(percent_tick)
     if group.baseline:
         for axes, estimate in (
             (left, group.baseline.target_seconds),

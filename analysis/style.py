@@ -89,6 +89,15 @@ def contrast_to(shade: Sequence[float]) -> str:
     return "#ffffff" if luminance < 0.18 else "#000000"
 
 
+def percent_tick(value: float, position: float = 0) -> str:
+    """A share on an axis, with the decimals that the ticks have.
+
+    >>> percent_tick(0.575), percent_tick(0.6)
+    ('57.5 %', '60 %')
+    """
+    return f"{round(100 * value, 2):g} %"
+
+
 def stem(*parts: str) -> str:
     """Words as a part of a file's name."""
     words = (re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-") for part in parts)

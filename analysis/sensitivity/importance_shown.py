@@ -10,7 +10,7 @@ from analysis.load import Study
 from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
 from analysis.sensitivity.effects_shown import MAX_PANELS, caution_of, where
 from analysis.sensitivity.importance import DUMMY, EXACT, MIN_FIT, PED, SURROGATE, importances
-from analysis.style import INK, MUTED, OKABE_ITO, RULE, new_figure, stem
+from analysis.style import INK, MUTED, OKABE_ITO, RULE, new_figure, percent_tick, stem
 
 MAX_BARS = 12
 
@@ -112,7 +112,7 @@ def _bars(frame: pd.DataFrame, key: tuple[str, ...]) -> Panel:
     axes.grid(axis="x", visible=True)
     axes.axvline(0, color=INK, linewidth=0.8)
     if is_share:
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.xaxis.set_major_formatter(percent_tick)
     axes.set_xlabel("Share of the variance" if is_share else "Divergence of the best fifth")
     title = f"{method}, {block}\n{outcome}"
     axes.set_title(f"{context}\n{title}" if context else title)

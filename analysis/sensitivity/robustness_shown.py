@@ -19,7 +19,7 @@ from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
 from analysis.sensitivity.effects_shown import MAX_PANELS, caution_of, where
 from analysis.sensitivity.robustness import gaps, robustness, settings_at_first_rung
 from analysis.statistics import performance_profile, wilson_interval
-from analysis.style import colors_of, markers_of, new_figure, stem
+from analysis.style import colors_of, markers_of, new_figure, percent_tick, stem
 
 FIRST = "At the first rung, where nothing has been stopped; seeds are averaged within a setting. "
 
@@ -165,7 +165,7 @@ def _profile(study: Study, frame: pd.DataFrame, context: str) -> Panel:
         axes.fill_between(grid, low, high, color=color, alpha=0.1, linewidth=0)
         said.append(f"{arm} {100 * float(performance_profile(-losses, [-middle])[0]):.0f} %")
     axes.set_ylim(-0.02, 1.02)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.yaxis.set_major_formatter(percent_tick)
     axes.set_xlabel("Dev loss of at most")
     title = "Share of settings"
     axes.set_title(f"{title}, {context}" if context else title)
