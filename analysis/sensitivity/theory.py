@@ -68,7 +68,7 @@ def theory_beside_measurement(study: Study, level: float = 0.95) -> pd.DataFrame
         One row per context, arm and distinct kernel: FIGURES; `predicted_ratio` and
         `measured_ratio` of the mean squared projected gradient to that of the baseline's trials
         at the same setting and seed, `low, high` (over seeds), `seeds`, and `expected_low,
-        expected_high`, where theory has the measured ratio with probability `level`;
+        expected_high`, where theory has the measured ratio with at least probability `level`;
         `difference` of the dev loss from the baseline at equal settings, with
         `difference_low, difference_high`; `best`, the lowest mean loss of a setting.
     """
@@ -154,22 +154,20 @@ def _compare(mine: pd.DataFrame, base: pd.DataFrame, level: float) -> dict[str, 
 
 
 def ratio_sd(spreads: tuple[float, float], draws: tuple[float, float]) -> float:
-    """Relative standard deviation of the ratio of two mean squared projected gradients.
+    """Relative standard deviation of the ratio of two mean squared projected gradients, at most.
 
-    A squared projected gradient is s·(Σ rK)²·z² with z standard normal, the slope along u. Two
-    arms of one seed share the directions: z² weighs the draws of both alike, N draws count as
-    N / 3, for E[z⁴] = 3, and nothing else of it is left. Where they differ in the number of draws
-    they share only some, and the error is at most that of independent ones.
+    A squared projected gradient is s·(Σ rK)²·z² with z standard normal, the slope along u, and
+    E[z⁴] = 3. Arms of one seed share their directions, as long as they take the same number a
+    step, so that a part of the error cancels until their weights have parted; how large a part
+    is not known, and the error is that of independent slopes, which is larger.
 
     Args:
         spreads: Standard deviation of (Σ rK)² over its mean, of the arm and of the baseline.
         draws: Steps times directions of either.
 
     Returns:
-        To first order in 1 / draws, for a gradient that stays the same.
+        To first order in 1 / draws, for a gradient whose norm stays the same.
     """
-    if draws[0] == draws[1]:
-        return float(np.sqrt(3 * sum(spread**2 for spread in spreads) / draws[0]))
     terms = [(3 * (1 + s**2) - 1) / n for s, n in zip(spreads, draws, strict=True)]
     return float(np.sqrt(sum(terms)))
 

@@ -54,12 +54,12 @@ def kernel_theory(study: Study) -> Table | None:
     base = study.baselines[0]
     note = (
         f"Ratios to {base} of the mean squared projected gradient up to the first rung, at the "
-        "same setting and seed. Predicted for losses without noise: the ratio of E[(Σ rK)²]; the "
-        "expected range has the measured ratio in 19 of 20 sweeps, for so many steps and seeds "
-        "scatter. Noise in the losses (half precision, a small ε) moves the ratio from V_s towards "
-        "V_n. The difference of dev loss is at equal settings, the best over all of the arm's "
-        "settings, both at the first rung. Order, lead, V_s and V_n are those of the first step, "
-        "divided by the gain."
+        "same setting and seed. Predicted for losses without noise: the ratio of E[(Σ rK)²]; means "
+        "over so many steps and seeds scatter, and the expected range has the measured ratio in at "
+        "least 19 of 20 sweeps. Noise in the losses (half precision, a small ε) moves the ratio "
+        "from V_s towards V_n. The difference of dev loss is at equal settings, the best over all "
+        "of the arm's settings, both at the first rung. Order, lead, V_s and V_n are those of the "
+        "first step, divided by the gain."
     )
     empty = {name for name in ("expected", "interval") if (frame[name] == "").all()}
     if frame["measured_ratio"].isna().all():
@@ -144,8 +144,8 @@ def predicted_and_measured(study: Study) -> PanelGroup | None:
     panels = [_panel(study, known[known["context"] == c], c) for c in contexts]
     note = (
         "On the line the prediction for losses without noise holds. Wide grey bars are where "
-        "theory has the measured ratio in 19 of 20 sweeps of as many steps and seeds, thin bars "
-        "95 % intervals over seeds. Above is what noise in the losses adds."
+        "theory has the measured ratio in at least 19 of 20 sweeps of as many steps and seeds, "
+        "thin bars 95 % intervals over seeds. Above is what noise in the losses adds."
     )
     return PanelGroup(panels, note)
 
