@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 MISSING = "–"
@@ -101,6 +102,11 @@ def format_range(low: Any, high: Any, decimals: int = 4) -> str:
         return ""
     ends = (f"{float(end):.{decimals}f}".replace("-", MINUS) for end in (low, high))
     return "[{}, {}]".format(*ends)
+
+
+def format_ranges(lows: Iterable[Any], highs: Iterable[Any], decimals: int = 4) -> list[str]:
+    """Intervals, one for each pair of ends."""
+    return [format_range(low, high, decimals) for low, high in zip(lows, highs, strict=True)]
 
 
 def _signed(number: float, decimals: int) -> str:

@@ -115,6 +115,13 @@ class Study:
         """The most seeds that any cell was planned with."""
         return int(self.cells.groupby("setting")["trial_id"].nunique().max())
 
+    def sort_by_arm(self, frame: pd.DataFrame, *before: str) -> pd.DataFrame:
+        """The frame in the order of `arms`, after that of other columns; ties stay as they were."""
+        order = {arm: place for place, arm in enumerate(self.arms)}
+        arms = frame["arm"].map(order).fillna(len(order)).rename("arm_order")
+        keys = pd.concat([frame[list(before)], arms], axis=1)
+        return frame.loc[keys.sort_values([*before, "arm_order"], kind="stable").index]
+
     def rungs(self, context: str) -> list[int]:
         """The nominal forward passes at which a context's trials are evaluated."""
         lists = self.cells.loc[self.cells["context"] == context, "rungs"]

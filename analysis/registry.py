@@ -113,6 +113,15 @@ class Exhibit(Generic[Shown]):
     build: Callable[[Study], Shown | None]
 
 
+MAX_PANELS = 6
+"""Of a figure with a panel for each context or factor; the tables hold the rest."""
+
+
+def context_column(study: Study) -> tuple[Column, ...]:
+    """The column that says which context a row is of, where there are several."""
+    return (Column("context", "Study"),) if len(study.contexts) > 1 else ()
+
+
 TABLES: dict[str, Exhibit[Table]] = {}
 FIGURES: dict[str, Exhibit[PanelGroup]] = {}
 

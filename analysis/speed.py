@@ -16,14 +16,22 @@ import pandas as pd
 
 from analysis.formats import format_count, format_loss, format_number, format_score, format_seconds
 from analysis.load import Study, sweep_labels
-from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
+from analysis.registry import (
+    MAX_PANELS,
+    Column,
+    Panel,
+    PanelGroup,
+    Table,
+    context_column,
+    figure,
+    table,
+)
 from analysis.statistics import Survival, kaplan_meier
 from analysis.style import INK, colors_of, markers_of, new_figure, percent_tick, stem
 
 GROUP = ["model", "tuning", "task"]
 SHARES = {0.5: "half of the way", 0.9: "nine tenths", 1.0: "the baseline's best"}
 TRIAL = ["sweep", "trial_id"]
-MAX_PANELS = 6
 ENDED = ("finished", "diverged", "stopped")
 
 
@@ -173,7 +181,14 @@ def _panel(study: Study, members: list[tuple[dict[str, Any], Survival | None]], 
     for row, curve in members:
         arm, color = row["arm"], colors[row["arm"]]
         if curve is None or not curve.times.size:
-            axes.plot([0, 1.08 * budget], [0, 0], color=color, marker=markers[arm], label=arm)
+            axes.plot(
+                [0, 1.08 * budget],
+                [0, 0],
+                color=color,
+                marker=markers[arm],
+                markersize=4,
+                label=arm,
+            )
             said.append(f"no trial of {arm} reached it")
             continue
         times = np.concatenate([[0.0], curve.times, [1.08 * budget]])
@@ -212,14 +227,13 @@ def cost_of_arms(study: Study) -> Table | None:
     last["hours"] = (last["device_time_s"].fillna(0) + last["eval_time_s"].fillna(0)) / 3600
     last["price"] = pd.to_numeric(last["sweep"].map(prices), errors="coerce")
     last["money"] = last["hours"] * last["price"]
-    order = {arm: place for place, arm in enumerate(study.arms)}
-    last = last.sort_values("arm", key=lambda names: names.map(order), kind="stable")
+    last = study.sort_by_arm(last)
     groups = last.groupby(["context", "phase", "arm"], sort=False)
     frame = groups["hours"].agg(["size", "sum", "mean"]).reset_index()
     frame.columns = pd.Index(["context", "phase", "arm", "trials", "hours", "hours_per_trial"])
     frame["money"] = groups["money"].sum(min_count=1).to_numpy()
     columns = (
-        *((Column("context", "Study"),) if len(study.contexts) > 1 else ()),
+        *context_column(study),
         Column("phase", "Phase"),
         Column("arm", "Arm"),
         Column("trials", "Trials", format_count, numeric=True),

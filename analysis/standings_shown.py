@@ -10,11 +10,10 @@ from matplotlib.axes import Axes
 
 from analysis.formats import format_count, format_loss, format_score, format_seconds
 from analysis.load import Study
-from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
+from analysis.registry import MAX_PANELS, Column, Panel, PanelGroup, Table, figure, table
 from analysis.standings import Estimate, Group, list_standings
 from analysis.style import INK, MUTED, RULE, colors_of, new_figure, percent_tick, stem
 
-MAX_PANELS = 6
 NOTE = (
     "Of each arm the cell that dev loss chose, means over seeds and tasks. Intervals of 95 % are "
     "over seeds; of a single seed over the judged examples, which says nothing of other seeds. The "

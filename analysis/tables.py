@@ -16,7 +16,7 @@ from analysis.formats import (
     format_seconds,
 )
 from analysis.load import Study
-from analysis.registry import Column, Table, table
+from analysis.registry import Column, Table, context_column, table
 from analysis.selection import (
     Which,
     best_cells,
@@ -25,7 +25,6 @@ from analysis.selection import (
     rung_counts,
 )
 
-CONTEXT = Column("context", "Study")
 ARM = Column("arm", "Arm")
 
 
@@ -83,7 +82,7 @@ def _rungs(study: Study, which: Which) -> str:
 def _where(study: Study) -> tuple[Column, ...]:
     """The columns that say which cell a row is about."""
     return (
-        *((CONTEXT,) if len(study.contexts) > 1 else ()),
+        *context_column(study),
         ARM,
         Column("perturbation_scale", "ε", format_level, numeric=True),
         Column("learning_rate", "Learning rate", format_level, numeric=True),
@@ -175,7 +174,7 @@ def rungs(study: Study) -> Table | None:
     if frame.empty:
         return None
     columns = (
-        *((CONTEXT,) if len(study.contexts) > 1 else ()),
+        *context_column(study),
         Column("rung", "Rung", format_count, numeric=True),
         ARM,
         Column("trials", "Planned", format_count, numeric=True),
@@ -207,8 +206,7 @@ def arms(study: Study) -> Table:
     first["shared_with"] = first["arm"].map(
         shared.agg(lambda names: ", ".join(dict.fromkeys(names)))
     )
-    order = {arm: place for place, arm in enumerate(study.arms)}
-    first = first.sort_values("arm", key=lambda names: names.map(order))
+    first = study.sort_by_arm(first)
     columns = (
         ARM,
         Column("role", "Role"),
@@ -233,7 +231,7 @@ def trials_outside_the_plan(study: Study) -> Table | None:
         return None
     columns = (
         Column("trial_id", "Trial"),
-        *((CONTEXT,) if len(study.contexts) > 1 else ()),
+        *context_column(study),
         ARM,
         Column("perturbation_scale", "ε", format_level, numeric=True),
         Column("learning_rate", "Learning rate", format_level, numeric=True),
@@ -253,8 +251,7 @@ def memory_and_time(study: Study) -> Table | None:
     last = last[last["planned"].astype(bool) & (last["forward_passes"] > 0)]
     if last.empty:
         return None
-    order = {arm: place for place, arm in enumerate(study.arms)}
-    last = last.sort_values("arm", key=lambda names: names.map(order), kind="stable")
+    last = study.sort_by_arm(last)
     groups = last.groupby(["context", "arm"], sort=False)
     frame = groups.agg(
         trials=("trial_id", "size"),
@@ -265,7 +262,7 @@ def memory_and_time(study: Study) -> Table | None:
     ).reset_index()
     frame["pass_ms"] = 1000 * frame["device_time_s"] / frame["forward_passes"]
     columns = (
-        *((CONTEXT,) if len(study.contexts) > 1 else ()),
+        *context_column(study),
         ARM,
         Column("trials", "Trials", format_count, numeric=True),
         Column("forward_passes", "Forward passes", format_count, numeric=True),

@@ -8,9 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.formats import format_change, format_count, format_number, format_range
+from analysis.formats import format_change, format_count, format_number, format_ranges
 from analysis.load import Study
-from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
+from analysis.registry import (
+    MAX_PANELS,
+    Column,
+    Panel,
+    PanelGroup,
+    Table,
+    context_column,
+    figure,
+    table,
+)
 from analysis.sensitivity.effects import (
     ALL,
     ENOUGH_CONTROLS,
@@ -20,14 +29,6 @@ from analysis.sensitivity.effects import (
 )
 from analysis.statistics import control_share_needed
 from analysis.style import INK, MUTED, colors_of, markers_of, new_figure, stem
-
-MAX_PANELS = 6
-"""The tables hold the rest."""
-
-
-def where(study: Study) -> tuple[Column, ...]:
-    """The column of the context, where there are several."""
-    return (Column("context", "Study"),) if len(study.contexts) > 1 else ()
 
 
 def caution_of(study: Study) -> str:
@@ -47,17 +48,12 @@ def effects(study: Study) -> Table | None:
     frame = effects_at_rungs(study)
     if frame.empty:
         return None
-    frame["interval"] = [
-        format_range(low, high) for low, high in zip(frame["low"], frame["high"], strict=True)
-    ]
-    frame["weighted_interval"] = [
-        format_range(low, high)
-        for low, high in zip(frame["weighted_low"], frame["weighted_high"], strict=True)
-    ]
+    frame["interval"] = format_ranges(frame["low"], frame["high"])
+    frame["weighted_interval"] = format_ranges(frame["weighted_low"], frame["weighted_high"])
     frame["controls"] = frame["controls"].replace(np.inf, np.nan)
     frame["gap"] = [_explain_gap(row) for row in frame.to_dict("records")]
     columns = (
-        *where(study),
+        *context_column(study),
         Column("rung", "Rung", format_count, numeric=True),
         Column("arm", "Arm"),
         Column("sample", "Sample"),
@@ -146,12 +142,10 @@ def rank_correlation(study: Study) -> Table | None:
     if frame.empty:
         return None
     for name in ("spearman", "kendall"):
-        frame[f"{name}_interval"] = [
-            format_range(low, high, 2)
-            for low, high in zip(frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
-        ]
+        ends = frame[f"{name}_low"], frame[f"{name}_high"]
+        frame[f"{name}_interval"] = format_ranges(*ends, decimals=2)
     columns = (
-        *where(study),
+        *context_column(study),
         Column("rung", "Rung", format_count, numeric=True),
         Column("sample", "Sample"),
         Column("trials", "Trials", format_count, numeric=True),

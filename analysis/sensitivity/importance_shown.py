@@ -7,8 +7,17 @@ from matplotlib.patches import Rectangle
 
 from analysis.formats import format_count, format_number, format_score
 from analysis.load import Study
-from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
-from analysis.sensitivity.effects_shown import MAX_PANELS, caution_of, where
+from analysis.registry import (
+    MAX_PANELS,
+    Column,
+    Panel,
+    PanelGroup,
+    Table,
+    context_column,
+    figure,
+    table,
+)
+from analysis.sensitivity.effects_shown import caution_of
 from analysis.sensitivity.importance import DUMMY, EXACT, MIN_FIT, PED, SURROGATE, importances
 from analysis.style import INK, MUTED, OKABE_ITO, RULE, new_figure, percent_tick, stem
 
@@ -31,7 +40,7 @@ def importance(study: Study) -> Table | None:
         for row in frame.to_dict("records")
     ]
     columns = (
-        *where(study),
+        *context_column(study),
         Column("block", "Arms"),
         Column("outcome", "Outcome"),
         Column("method", "Method"),

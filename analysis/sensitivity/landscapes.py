@@ -13,8 +13,16 @@ from matplotlib.patches import Rectangle
 
 from analysis.formats import format_count, format_loss, format_score
 from analysis.load import Study
-from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
-from analysis.sensitivity.effects_shown import MAX_PANELS, where
+from analysis.registry import (
+    MAX_PANELS,
+    Column,
+    Panel,
+    PanelGroup,
+    Table,
+    context_column,
+    figure,
+    table,
+)
 from analysis.sensitivity.robustness import levels
 from analysis.sensitivity.robustness_shown import FIRST
 from analysis.style import MUTED, RULE, colors_of, contrast_to, markers_of, new_figure, stem
@@ -30,7 +38,7 @@ def responses(study: Study) -> Table | None:
     if frame.empty:
         return None
     columns = (
-        *where(study),
+        *context_column(study),
         Column("factor", "Factor"),
         Column("level", "Level", numeric=True),
         Column("arm", "Arm"),

@@ -202,6 +202,5 @@ def gaps(study: Study, level: float = 0.95) -> pd.DataFrame:
             row |= {name: float(mean.mean)}
             row |= {f"{name}_low": float(mean.low), f"{name}_high": float(mean.high)}
         rows.append(row)
-    order = {arm: place for place, arm in enumerate(study.arms)}
-    result = pd.DataFrame(rows, columns=None if rows else ["arm", "dev_train", "test_dev"])
-    return result.sort_values("arm", key=lambda names: names.map(order), kind="stable")
+    columns = None if rows else ["arm", "dev_train", "test_dev"]
+    return study.sort_by_arm(pd.DataFrame(rows, columns=columns))

@@ -11,12 +11,21 @@ from analysis.formats import (
     format_level,
     format_loss,
     format_points,
-    format_range,
+    format_ranges,
     format_score,
 )
 from analysis.load import Study
-from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
-from analysis.sensitivity.effects_shown import MAX_PANELS, caution_of, where
+from analysis.registry import (
+    MAX_PANELS,
+    Column,
+    Panel,
+    PanelGroup,
+    Table,
+    context_column,
+    figure,
+    table,
+)
+from analysis.sensitivity.effects_shown import caution_of
 from analysis.sensitivity.robustness import gaps, robustness, settings_at_first_rung
 from analysis.statistics import performance_profile, wilson_interval
 from analysis.style import colors_of, markers_of, new_figure, percent_tick, stem
@@ -25,8 +34,7 @@ FIRST = "At the first rung, where nothing has been stopped; seeds are averaged w
 
 
 def _ranges(frame: pd.DataFrame, name: str, decimals: int = 4, factor: float = 1.0) -> list[str]:
-    ends = frame[f"{name}_low"] * factor, frame[f"{name}_high"] * factor
-    return [format_range(low, high, decimals) for low, high in zip(*ends, strict=True)]
+    return format_ranges(frame[f"{name}_low"] * factor, frame[f"{name}_high"] * factor, decimals)
 
 
 @table("heat")
@@ -35,13 +43,10 @@ def robustness_of_arms(study: Study) -> Table | None:
     frame = robustness(study)
     if frame.empty:
         return None
-    frame["interval"] = [
-        format_range(100 * low, 100 * high, 1)
-        for low, high in zip(frame["low"], frame["high"], strict=True)
-    ]
+    frame["interval"] = format_ranges(100 * frame["low"], 100 * frame["high"], 1)
     frame["iqm_interval"] = _ranges(frame, "iqm")
     columns = (
-        *where(study),
+        *context_column(study),
         Column("arm", "Arm"),
         Column("best", "Best dev loss", format_loss, numeric=True),
         Column("share", "Share within δ of it", format_score, numeric=True),
@@ -79,7 +84,7 @@ def divergence_by_cell(study: Study) -> Table | None:
     ]
     frame["rate"], frame["low"], frame["high"] = zip(*rates, strict=True)
     columns = (
-        *where(study),
+        *context_column(study),
         Column("arm", "Arm"),
         Column("perturbation_scale", "ε", format_level, numeric=True),
         Column("learning_rate", "Learning rate", format_level, numeric=True),
@@ -106,7 +111,7 @@ def gaps_between_splits(study: Study) -> Table | None:
         frame[f"{name}_interval"] = _ranges(frame, name)
     frame["test_dev_score_interval"] = _ranges(frame, "test_dev_score", 1, 100.0)
     columns = [
-        *where(study),
+        *context_column(study),
         Column("phase", "Phase"),
         Column("arm", "Arm"),
         Column("trials", "Trials", format_count, numeric=True),

@@ -90,16 +90,7 @@ def theory_beside_measurement(study: Study, level: float = 0.95) -> pd.DataFrame
             row |= _effect(effects, context, arm)
             rows.append(row)
     frame = pd.DataFrame(rows)
-    order = {arm: place for place, arm in enumerate(study.arms)}
-    return (
-        frame
-        if frame.empty
-        else frame.sort_values(
-            ["context", "arm"],
-            key=lambda names: names.map(lambda n: order.get(n, 0)),
-            kind="stable",
-        )
-    )
+    return frame if frame.empty else study.sort_by_arm(frame, "context")
 
 
 def _measured(study: Study, context: str) -> pd.DataFrame:

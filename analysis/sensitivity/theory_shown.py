@@ -10,11 +10,19 @@ from analysis.formats import (
     format_count,
     format_loss,
     format_number,
-    format_range,
+    format_ranges,
 )
 from analysis.load import Study
-from analysis.registry import Column, Panel, PanelGroup, Table, figure, table
-from analysis.sensitivity.effects_shown import MAX_PANELS, where
+from analysis.registry import (
+    MAX_PANELS,
+    Column,
+    Panel,
+    PanelGroup,
+    Table,
+    context_column,
+    figure,
+    table,
+)
 from analysis.sensitivity.theory import theory_and_ranking, theory_beside_measurement
 from analysis.style import INK, RULE, colors_of, markers_of, new_figure, stem
 
@@ -30,12 +38,9 @@ def kernel_theory(study: Study) -> Table | None:
         ("interval", ("low", "high"), 2),
         ("difference_interval", ("difference_low", "difference_high"), 4),
     ):
-        frame[name] = [
-            format_range(low, high, decimals)
-            for low, high in frame[list(ends)].itertuples(index=False)
-        ]
+        frame[name] = format_ranges(frame[ends[0]], frame[ends[1]], decimals)
     columns = (
-        *where(study),
+        *context_column(study),
         Column("arm", "Arm"),
         Column("order", "Bias order", format_count, numeric=True),
         Column("lead", "Lead", format_number, numeric=True),
@@ -75,7 +80,7 @@ def theory_explains(study: Study) -> Table | None:
     if frame.empty:
         return None
     columns = (
-        *where(study),
+        *context_column(study),
         Column("predictor", "Theory"),
         Column("outcome", "Measurement"),
         Column("tau", "Kendall's τ over arms", format_number, numeric=True),

@@ -1,5 +1,7 @@
 """`python tests/bench/report.py [FOLDER]`: time, memory and size of the report of a large study.
 
+It fails where one is above its limit: 30 s on two idle cores, 1 GB, 10 MB.
+
 The study is simulated: 2000 trials with 20 rows each, of four arms, ten learning rates, five
 values of epsilon and ten seeds; one in a hundred diverges. With FOLDER the records and the report
 stay there.
@@ -37,8 +39,11 @@ def large_sweep() -> SimulatedSweep:
     )
 
 
-def main() -> None:
-    """Write the study, build its report, print what that took."""
+MAX_SECONDS, MAX_MEMORY_MIB, MAX_WEIGHT_MIB = 30.0, 1e9 / MIB, 1e7 / MIB
+
+
+def main() -> int:
+    """Write the study, build its report, print what that took; 1 where it took too much."""
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(temporary)
         folder = root / "large"
@@ -49,10 +54,12 @@ def main() -> None:
         took, took_cpu = time.perf_counter() - began, time.process_time() - began_cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"built in {took:.1f} s ({took_cpu:.1f} s of CPU), peak memory {peak:.0f} MiB")
-        print(f"{report.name} weighs {report.stat().st_size / MIB:.2f} MiB")
+        weight = report.stat().st_size / MIB
+        print(f"{report.name} weighs {weight:.2f} MiB")
         files = sum(path.stat().st_size for path in report.parent.rglob("*") if path.is_file())
         print(f"with tables and figures {files / MIB:.2f} MiB")
+    return int(took > MAX_SECONDS or peak > MAX_MEMORY_MIB or weight > MAX_WEIGHT_MIB)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

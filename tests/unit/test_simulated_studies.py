@@ -19,6 +19,7 @@ from simulated_trials import (
     stop_asynchronously,
 )
 
+from analysis.comparison import Outcome, judge
 from analysis.statistics import (
     RankCorrelation,
     adjust_holm,
@@ -116,6 +117,29 @@ def test_equivalence_is_claimed_wrongly_in_a_twentieth_at_most(pairs: int) -> No
     differences = generator(7).normal(1.0, 0.5, (STUDIES, pairs))
     rate = float((equivalence(paired_mean(differences), 1.0).p <= 0.05).mean())
     assert rate <= 0.05 + SIGMAS * np.sqrt(0.05 * 0.95 / STUDIES)
+
+
+@pytest.mark.parametrize("pairs", [5, 10, 20])
+def test_a_planted_null_is_called_equivalent_or_undecided(pairs: int) -> None:
+    """Seven arms that differ from the baseline in nothing, through the verdict of the report."""
+    outcome = Outcome("test_loss", "test loss", 1.0)
+    losses = generator(15).normal(0, 1, (1000, 8, pairs))
+    found = paired_mean(losses[:, 1:] - losses[:, :1])
+    holm, same = adjust_holm(found.p), equivalence(found, outcome.margin).p
+    verdicts = np.array(
+        [
+            judge(
+                {"is_same": False, "p_holm": p, "p_equivalence": q, "effect": effect},
+                outcome,
+                alpha=0.05,
+            )
+            for p, q, effect in zip(holm.flat, same.flat, found.mean.flat, strict=True)
+        ]
+    ).reshape(1000, 7)
+    told_apart = np.isin(verdicts, ["better", "worse"]).any(axis=1).mean()
+    assert told_apart <= 0.05 + SIGMAS * np.sqrt(0.05 * 0.95 / 1000)
+    assert set(verdicts.flat) <= {"better", "worse", "equivalent", "undecided"}
+    assert pairs < 20 or (verdicts == "equivalent").mean() > 0.5
 
 
 @pytest.mark.parametrize("law", ["normal", "t3"])
