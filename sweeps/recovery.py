@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.tune.execution import tune_controller
 from ray.tune.schedulers import TrialScheduler
 
 from kerzoo.attempt import options_of_attempt, smaller_micro_batch
@@ -146,6 +148,29 @@ class RecoveringScheduler(TrialScheduler):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles schedulers for a restore, which is never made."""
         return {}
+
+
+class MemoryAwareActors(RayActorManager):
+    """Tune's actors, among which a worker that Ray's memory monitor killed is one that died.
+
+    Of such a worker Ray raises an OutOfMemoryError, which is neither of the two errors that Tune
+    2.60 expects: it would end the whole run.
+    """
+
+    @classmethod
+    def install(cls) -> None:
+        """Make Tune use it; again is fine."""
+        vars(tune_controller)["RayActorManager"] = cls
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        super()._actor_task_failed(tracked_actor_task, _as_death(exception))
+
+    def _actor_start_failed(self, tracked_actor: Any, exception: Exception) -> None:
+        super()._actor_start_failed(tracked_actor, _as_death(exception))
+
+
+def _as_death(error: Exception) -> Exception:
+    return RayActorError(error_msg=str(error)) if isinstance(error, OutOfMemoryError) else error
 
 
 def failure_of(trial: Any) -> dict[str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerzoo.records import ENDED, Row, TrialFolder, TrialSpec, iterate_rows
+from kerzoo.records import ENDED, Row, TrialFolder, TrialSpec, cut_torn_line, iterate_rows
 from sweeps.observers import Warn
 from sweeps.schema import TrackingOptions
 from sweeps.tracking.offline import last_steps
@@ -46,6 +46,7 @@ class WandbRuns:
         self._runs: dict[str, Any] = {}
         self._sent: dict[str, int] = {}
         self._offline = last_steps(folder / "wandb")
+        cut_torn_line(self._completed_path)
         self._complete = {
             (entry["trial_id"], entry["status"], entry["step"])
             for entry in iterate_rows(self._completed_path)

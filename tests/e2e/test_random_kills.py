@@ -98,7 +98,7 @@ def test_three_kills_at_any_moment_break_no_promise(
 @pytest.mark.chaos
 @pytest.mark.parametrize("scheduler", SWEEPS)
 def test_twenty_kills_at_any_moment_break_no_promise(results: Path, scheduler: str) -> None:
-    """KERZOO_KILL_SEED repeats the moments of a run that failed."""
+    """KERZOO_KILL_SEED repeats the moments of a run that failed; KERZOO_KILLS asks for fewer."""
 
     def command_of(name: str) -> list[str]:
         return settings(results, f"name={name}", *SWEEPS[scheduler])
@@ -112,7 +112,10 @@ def test_twenty_kills_at_any_moment_break_no_promise(results: Path, scheduler: s
 
     seed = int(os.environ.get("KERZOO_KILL_SEED") or random.SystemRandom().randrange(10**6))
     killer = Killer(results, command_of, life_s, seed)
-    for name in killer.run(f"often_{scheduler}", 20, lambda n: assert_no_row_twice(results / n)):
+    number = int(os.environ.get("KERZOO_KILLS", "20"))
+    for name in killer.run(
+        f"often_{scheduler}", number, lambda n: assert_no_row_twice(results / n)
+    ):
         assert_ended_well(results / name, whole)
         if scheduler in INDEPENDENT_OF_TIME:
             assert numbers_of(results / name) == whole

@@ -10,21 +10,27 @@ from typing import Any
 
 import pytest
 from ray import cloudpickle
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.tune.execution import tune_controller
 from ray.tune.schedulers import FIFOScheduler
 
 from kerzoo.attempt import options_of_attempt
 from kerzoo.failures import Failure
 from kerzoo.records import TrialFolder
 from sweeps.plan import make_plan
-from sweeps.recovery import AttemptFailedError, RecoveringScheduler
+from sweeps.recovery import (
+    AttemptFailedError,
+    MemoryAwareActors,
+    RecoveringScheduler,
+    cause_of_loss,
+)
 from sweeps.schema import FailureOptions
 from sweeps.stopping import StopSignal
 
 ALONE = {"cpu": 2.0}
 LOW_MEMORY = (
-    "The actor died because its worker was killed: 1 worker(s) were killed due to the node running "
-    "low on memory."
+    "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: "
+    "127.0.0.1) was 8.21GB used / 23.54GB limit (0.348556)"
 )
 VANISHED = (
     "Worker unexpectedly exits with a connection error code 2. End of file. There are some "
@@ -79,11 +85,34 @@ def raised(error: Exception) -> RayTaskError:
     return RayTaskError("train", "", AttemptFailedError(Failure.of(error).to_dict()))
 
 
-def died(message: str) -> Any:
+def died(message: str) -> RayActorError:
     """The loss of a worker as Ray tells of it."""
-    error = ActorDiedError()
-    error.error_msg = message
-    return error
+    return RayActorError(error_msg=message)
+
+
+class Watched(MemoryAwareActors):
+    """Notes what Tune is told of, without Ray."""
+
+    def __init__(self) -> None:
+        pass
+
+    def _cleanup_actor(self, tracked_actor: Any) -> None:
+        self._failed_actor_ids: set[str] = set()
+
+
+def test_tune_takes_a_worker_killed_for_memory_for_one_that_died() -> None:
+    MemoryAwareActors.install()
+    assert tune_controller.RayActorManager is MemoryAwareActors
+    told: list[Exception] = []
+    actor = SimpleNamespace(actor_id="a", _on_error=lambda actor, error: told.append(error))
+    task = SimpleNamespace(_tracked_actor=actor, _on_error=None)
+    watched = Watched()
+    watched._cleanup_actor(actor)
+    watched._actor_task_failed(task, OutOfMemoryError(LOW_MEMORY))
+    watched._actor_start_failed(actor, OutOfMemoryError(LOW_MEMORY))
+    watched._actor_task_failed(task, died(VANISHED))
+    assert all(isinstance(error, RayActorError) for error in told)
+    assert [cause_of_loss(error) for error in told] == ["host_memory", "host_memory", "lost_worker"]
 
 
 @pytest.mark.parametrize("how", ["the memory monitor", "an exception"])
