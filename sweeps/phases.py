@@ -8,7 +8,11 @@ from kerzoo.records import ENDED
 from sweeps.mirror import fetch_missing
 from sweeps.plan import Plan, ask_generation, confirm_choice
 from sweeps.reuse import take_over
-from sweeps.runner import run_plan
+from sweeps.runner import STOP_FILE, run_plan
+from sweeps.stopping import StopFile, stop_file
+
+INTERRUPTED = 130
+"""The exit code of a sweep that was stopped before its end."""
 
 
 def run_phases(plan: Plan, console: Console) -> int:
@@ -17,9 +21,15 @@ def run_phases(plan: Plan, console: Console) -> int:
     With `phase=both` the screen runs under the sweep's scheduler. Once all of its trials have
     ended, whatever ended them, each arm's best cell is chosen and confirmed to the end of its
     budget. Any other plan has one phase. A search that learns runs the screen, or the only phase,
-    in generations, each of which is asked for when the last has ended.
+    in generations, each of which is asked for when the last has ended. A stop that is requested
+    while a part ends begins no other.
     """
-    code = _run_generations(plan, console)
+    with stop_file(plan.folder / STOP_FILE) as stop:
+        return _run_parts(plan, console, stop)
+
+
+def _run_parts(plan: Plan, console: Console, stop: StopFile) -> int:
+    code = _run_generations(plan, console, stop)
     if plan.sweep.phase != "both" or not _has_ended(_first_phase(plan)):
         return code
     confirm = confirm_choice(plan)
@@ -37,10 +47,12 @@ def run_phases(plan: Plan, console: Console) -> int:
     )
     take_over(confirm)
     confirm.create_trials()
-    return max(code, run_plan(confirm, console)) if confirm.specs else code
+    if not confirm.specs:
+        return code
+    return max(code, INTERRUPTED if stop.exists else run_plan(confirm, console))
 
 
-def _run_generations(plan: Plan, console: Console) -> int:
+def _run_generations(plan: Plan, console: Console, stop: StopFile) -> int:
     code = 0
     while True:
         part = _first_phase(plan)
@@ -61,6 +73,8 @@ def _run_generations(plan: Plan, console: Console) -> int:
         fetch_missing(further)
         take_over(further)
         plan.create_trials()
+        if stop.exists:
+            return INTERRUPTED
 
 
 def _first_phase(plan: Plan) -> Plan:

@@ -52,11 +52,22 @@ class StopFile:
             raise StopRequested
 
 
+@contextlib.contextmanager
+def stop_file(path: Path) -> Iterator[StopFile]:
+    """The request over all parts of a sweep: an old one is none, and none is left behind."""
+    path.unlink(missing_ok=True)
+    try:
+        yield StopFile(path)
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
 class StopSignal:
     """The request as the driver makes it. The first reason counts.
 
     Args:
-        path: `.stop` of the results folder; what an earlier run left there is removed.
+        path: `.stop` of the results folder.
         say: Tells a person.
     """
 
@@ -66,7 +77,6 @@ class StopSignal:
         self.reason: str | None = None
         self.is_failure = False
         self._looked = 0.0
-        path.unlink(missing_ok=True)
 
     @property
     def requested(self) -> bool:
@@ -107,8 +117,6 @@ class StopSignal:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -87,6 +87,8 @@ class _Asker:
         if number <= 0:
             return 0
         trials = [self._trials_at(study, point) for point in known]
+        if self.asked.is_one(study, len(set().union(*trials))):
+            return 0
         told = [(p, self._outcome(own)) for p, own in zip(known, trials, strict=True)]
         seen = set(trials)
 

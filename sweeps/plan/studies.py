@@ -92,6 +92,10 @@ class Asked:
         """How many points are still to be asked for."""
         return self.search.num_samples - len(self.points_of(study))
 
+    def is_one(self, study: Study, num_trials: int) -> bool:
+        """Whether all points mean the same, as to a method that uses nothing that is drawn."""
+        return num_trials <= len(study.seeds) and len(self.points_of(study)) > 1
+
     def describe(self, cells: Sequence[Cell], entries: Sequence[Entry]) -> dict[str, Any]:
         """The entries of plan.json.
 
@@ -108,8 +112,8 @@ class Asked:
                 at = [trials.get(_dump(c)) for p in generation for c in study.cells_at(p)]
                 own |= dict(found := [entry for entry in at if entry])
                 numbers |= {t: min(number, numbers.get(t, number)) for t, _ in found}
-            if own and self.num_missing(study) > 0:
-                number = self.num_missing(study) * len(study.seeds)
+            number = self.num_missing(study) * len(study.seeds)
+            if own and number > 0 and not self.is_one(study, len(own)):
                 unknown.append({"like": cost.dearest(own), "trials": number})
         about = {"name": NAME, "purpose": PURPOSE, "unknown": unknown}
         return {"search": about, "studies": self.entries, "generations": numbers}
