@@ -54,7 +54,7 @@ class Column:
         spread = row.get(self.spread) if self.spread else None
         if spread is None or pd.isna(spread) or pd.isna(row[self.name]):
             return shown
-        return self.spread_form.format(shown, self.format(spread).lstrip("+"))
+        return self.spread_form.format(shown, self.format(spread).lstrip("+±"))
 
     def is_bold(self, row: Mapping[str, Any]) -> bool:
         """Whether the column's cell in a row is set in bold."""

@@ -1,7 +1,7 @@
 // A table that is sorted and filtered here: its rows come as JSON, and a part of them is drawn.
 const texts = JSON.parse(document.getElementById("texts").textContent);
 const say = (key, values) => texts[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
-const FIRST_ROWS = 100;
+const FIRST_ROWS = 30;
 const MORE_ROWS = 200;
 
 function element(name, properties = {}, ...children) {

@@ -2,6 +2,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 1000, HEIGHT = 330, TOP = 34, BOTTOM = 14, LEFT = 130, RIGHT = 60;
 const MAX_TICKS = 10;
+const DODGE = 8; // arms that run through the same levels run beside each other, not over each other
 
 function svgElement(name, attributes, text = "") {
   const made = document.createElementNS(SVG, name);
@@ -43,6 +44,8 @@ function drawParallel(explorer) {
   const made = axes.map((axis) => makeAxis(axis, explorer.rows));
   const x = (i) => LEFT + (i * (WIDTH - LEFT - RIGHT)) / (axes.length - 1);
   const y = (share) => HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM);
+  const arms = [...new Set(explorer.rows.map((row) => row.arm))];
+  const aside = (arm) => DODGE * (arms.indexOf(arm) / Math.max(1, arms.length - 1) - 0.5);
   const lines = svgElement("g", { fill: "none" });
   const frame = svgElement("g", {});
   axes.forEach((axis, i) => {
@@ -59,10 +62,14 @@ function drawParallel(explorer) {
   const update = (rows) => {
     const paths = new Map();
     for (const row of rows) {
-      const points = made.map((axis, i) => [x(i), axis.place(row)]).filter(([, share]) => share !== null);
+      const points = made
+        .map((axis, i) => [x(i), axis.place(row), axes[i].outcome ? 0 : aside(row.arm)])
+        .filter(([, share]) => share !== null);
       const isWhole = row.status === "finished" && points.length === made.length;
       const key = JSON.stringify([row.arm, isWhole]);
-      const path = points.map(([at, share], i) => `${i ? "L" : "M"}${at.toFixed(0)} ${y(share).toFixed(1)}`).join("");
+      const path = points
+        .map(([at, share, off], i) => `${i ? "L" : "M"}${at.toFixed(0)} ${(y(share) + off).toFixed(1)}`)
+        .join("");
       paths.set(key, (paths.get(key) || "") + path);
     }
     lines.replaceChildren(...[...paths].map(([key, d]) => {

@@ -66,6 +66,12 @@ def test_numbers_read_as_in_print(text: str, expected: str) -> None:
     assert text == expected
 
 
+def test_a_spread_has_no_sign() -> None:
+    column = Column("change", "Change", format_points, numeric=True, spread="sd")
+    assert column.text({"change": 0.012, "sd": 0.0}) == "+1.2 ± 0.0"
+    assert column.text({"change": 0.012, "sd": 0.004}) == "+1.2 ± 0.4"
+
+
 def test_a_new_table_is_one_decorated_function(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "TABLES", {})
 
