@@ -87,7 +87,7 @@ def run_trial(
             failure = Failure.of(error)
             scarce = options is not None and failure.cause in MEMORY_CAUSES
             smaller = smaller_micro_batch(options.training) if options and scarce else None
-            if scarce and has_neighbours:
+            if (scarce and has_neighbours) or failure.cause == "lost_worker":
                 _record_failure(writer, "interrupted", failure)
                 raise
             if smaller is None:

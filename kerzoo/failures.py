@@ -7,7 +7,7 @@
 | device_memory | again without a neighbour on the device, then with smaller micro-batches |
 | host_memory   | again without a neighbour on the machine, then with smaller micro-batches|
 | disk          | the sweep stops, because all trials write to the same place              |
-| lost_worker   | again, `failures.max_lost` times                                         |
+| lost_worker   | again, `failures.max_lost` times; so is what did not answer in time      |
 | preempted     | again, as often as it takes                                              |
 
 Divergence is a result and no failure. This module imports no torch.
@@ -100,6 +100,8 @@ def classify(error: BaseException) -> Cause:
         return "disk"
     if isinstance(error, FileNotFoundError):
         return "configuration"
+    if isinstance(error, TimeoutError):  # a lock that a process holds which hangs
+        return "lost_worker"
     if isinstance(error, ValueError) and _raised_here(error):
         return "configuration"
     return "code"

@@ -28,20 +28,28 @@ ENVIRONMENT = {
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Keeps the ports of a Ray of one's own on 127.0.0.1, on every system; Ray opens them on all
-addresses of the machine otherwise."""
+addresses of the machine otherwise, and looks there for a cluster that was started on 127.0.0.1."""
 
 OBJECT_STORE_BYTES = 200 << 20
 ROOT = Path(__file__).resolve().parent.parent
 UPLOADED = ("kerzoo", "sweeps")
 """What workers import: under a megabyte; trials come with their configuration resolved."""
+KEPT_BACK = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+)
+"""Variables that Tune would hand to every worker, by a way that ends in Ray's logs."""
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """The variable in which Ray's job server tells a driver with which runtime environment it runs."""
 
 
 def set_environment(cluster: ClusterOptions) -> None:
     """Set what Ray reads while it is imported, unless the user set it."""
-    own = LOOPBACK if cluster.address == "local" else {}
-    for name, value in {**ENVIRONMENT, **own}.items():
+    address = os.environ.get("RAY_ADDRESS", "") if cluster.address == "auto" else cluster.address
+    is_here = address.partition(":")[0] in ("local", "localhost", "127.0.0.1")
+    for name, value in {**ENVIRONMENT, **(LOOPBACK if is_here else {})}.items():
         os.environ.setdefault(name, value)
 
 
@@ -52,12 +60,14 @@ def start_ray(cluster: ClusterOptions) -> None:
         ConfigError: If there is no such cluster.
     """
     import ray
+    from ray.tune.execution import class_cache
 
     if cluster.address.startswith("ray://"):
         raise ConfigError(
             "cluster.address: the driver must run on a node of the cluster and be told auto or "
             f"HOST:PORT, got {cluster.address}"
         )
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(KEPT_BACK)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     options = own_options(cluster) if cluster.address == "local" else joining_options(cluster)

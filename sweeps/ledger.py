@@ -120,8 +120,8 @@ class Ledger:
     def end(self, trial: str, again: bool = False) -> None:
         """A trial left its slot, to come again or not."""
         self.advance()
+        self._waiting += int(again and trial in self._running)
         self._running.discard(trial)
-        self._waiting += int(again)
 
     def advance(self) -> None:
         """Count the time since the last event."""

@@ -7,6 +7,7 @@ do. Counts stand in trial.json, so that a budget of retries holds over interrupt
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from ray import cloudpickle
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.execution import tune_controller
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from kerzoo.attempt import options_of_attempt, smaller_micro_batch
@@ -171,6 +174,29 @@ class MemoryAwareActors(RayActorManager):
 
 def _as_death(error: Exception) -> Exception:
     return RayActorError(error_msg=str(error)) if isinstance(error, OutOfMemoryError) else error
+
+
+class PatientController(TuneController):
+    """Tune's loop, which never gives up a trial that was lost before it began.
+
+    Tune itself ends a trial for good whose process, one that is used again, was lost while it was
+    being handed over; and where it does not, it waits for that process for ever.
+    """
+
+    @classmethod
+    def install(cls) -> None:
+        """Make Tune use it; again is fine."""
+        vars(importlib.import_module("ray.tune.tune"))["TuneController"] = cls
+
+    def _process_trial_failure(self, trial: Trial, exception: Any) -> None:
+        self._resetting_trials.discard(trial)
+        if trial.status == Trial.PENDING:
+            if trial not in self._trial_to_actor:
+                return  # told twice: the next attempt waits for its turn already
+            if trial in self._staged_trials:
+                self._unstage_trial_with_resources(trial)
+            self._set_trial_status(trial, Trial.RUNNING)  # what Tune tries again
+        super()._process_trial_failure(trial, exception)
 
 
 def failure_of(trial: Any) -> dict[str, str]:

@@ -241,9 +241,10 @@ def _tuner(
 
     from sweeps.callbacks import SweepCallback
     from sweeps.control import Control, EndWhenIdle
-    from sweeps.recovery import MemoryAwareActors, RecoveringScheduler
+    from sweeps.recovery import MemoryAwareActors, PatientController, RecoveringScheduler
 
     MemoryAwareActors.install()
+    PatientController.install()
     sweep, folders = plan.sweep, {s.trial_id: plan.trial_folder(s.trial_id) for s in plan.specs}
     chosen = {spec.trial_id for spec in pending}
     options = [o for s, o in zip(plan.specs, plan.options, strict=True) if s.trial_id in chosen]

@@ -121,14 +121,6 @@ class SweepProcess:
         self.process.kill()
         self.process.wait(DEADLINE_S)
 
-    def kill_all_but(self, spared: psutil.Process) -> None:
-        """SIGKILL to the driver and all that it started, but for one process."""
-        for process in self.remember():
-            if process != spared:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-        self.process.wait(DEADLINE_S)
-
     def interrupt(self) -> int:
         """Ctrl-C, as a terminal sends it to the driver; returns the exit code."""
         self.remember()

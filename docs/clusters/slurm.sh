@@ -22,12 +22,13 @@ port=$((20000 + SLURM_JOB_ID % 20000))
 cpus=${SLURM_CPUS_PER_TASK:-1}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 
-srun --overlap --nodes=1 --ntasks=1 --nodelist="${head}" \
+srun --overlap --nodes=1 --ntasks=1 --cpus-per-task="${cpus}" --nodelist="${head}" \
     ray start --head --node-ip-address="${address}" --port="${port}" \
     --num-cpus="${cpus}" --num-gpus="${gpus}" --include-dashboard=false --block &
 sleep 20
 if ((SLURM_JOB_NUM_NODES > 1)); then
-    srun --overlap --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks-per-node=1 --exclude="${head}" \
+    srun --overlap --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks-per-node=1 \
+        --cpus-per-task="${cpus}" --exclude="${head}" \
         ray start --address="${address}:${port}" \
         --num-cpus="${cpus}" --num-gpus="${gpus}" --block &
 fi

@@ -8,7 +8,14 @@ import re
 
 import pytest
 
-from sweeps.cluster import ENVIRONMENT, JOB_CONFIG, ROOT, joining_options, start_ray
+from sweeps.cluster import (
+    ENVIRONMENT,
+    JOB_CONFIG,
+    ROOT,
+    joining_options,
+    set_environment,
+    start_ray,
+)
 from sweeps.compose import ConfigError
 from sweeps.plan import make_plan
 from sweeps.schema import ClusterOptions
@@ -34,6 +41,27 @@ def test_code_and_settings_go_to_a_cluster_and_no_key_does() -> None:
     assert environment["env_vars"] == ENVIRONMENT
     assert "a-secret" not in json.dumps(environment)
     assert brought(upload_code=False) == {"env_vars": ENVIRONMENT}
+
+
+@pytest.mark.parametrize(
+    ("address", "variable", "stays"),
+    [
+        ("local", "10.0.0.1:6379", True),
+        ("auto", "127.0.0.1:6379", True),
+        ("localhost:6379", "", True),
+        ("auto", "10.0.0.1:6379", False),
+        ("10.0.0.1:6379", "127.0.0.1:6379", False),
+    ],
+)
+def test_a_ray_on_the_loopback_is_left_and_looked_for_there(
+    address: str, variable: str, stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "")  # to be restored
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+    set_environment(ClusterOptions("x", address))
+    assert os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == ("0" if stays else None)
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
 
 
 def test_of_the_checkout_only_what_workers_import_is_uploaded() -> None:

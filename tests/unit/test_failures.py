@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import filelock
 import pytest
 import torch
 
@@ -27,6 +28,7 @@ CAUSES = {
     "not writable": (PermissionError(errno.EACCES, "Permission denied"), "disk"),
     "disk by text": (RuntimeError("Error while serializing: No space left on device"), "disk"),
     "missing file": (FileNotFoundError(errno.ENOENT, "No such file"), "configuration"),
+    "a lock that a process holds which hangs": (filelock.Timeout("/x/.lock"), "lost_worker"),
     "bug": (KeyError("loss"), "code"),
     "folder in place of a file": (IsADirectoryError(errno.EISDIR, "Is a directory"), "code"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from ray import cloudpickle
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.execution import tune_controller
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler
 
 from kerzoo.attempt import options_of_attempt
@@ -21,6 +23,7 @@ from sweeps.plan import make_plan
 from sweeps.recovery import (
     AttemptFailedError,
     MemoryAwareActors,
+    PatientController,
     RecoveringScheduler,
     cause_of_loss,
 )
@@ -160,3 +163,41 @@ def test_a_trial_that_ended_before_its_worker_was_lost_stays_as_it_is(recovery: 
     recovery.scheduler.on_trial_error(None, recovery.trial)
     assert recovery.folder.status == "finished"
     assert recovery.trial.config["skip"]
+
+
+@pytest.mark.parametrize(
+    ("status", "has_actor", "left_to_tune"),
+    [("RUNNING", True, ["RUNNING"]), ("PENDING", True, ["RUNNING"]), ("PENDING", False, [])],
+)
+def test_a_trial_that_is_lost_before_it_begins_is_tried_again_as_one_that_runs(
+    status: str, has_actor: bool, left_to_tune: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = SimpleNamespace(status=status)
+    seen: list[str] = []
+
+    class Held(set[Any]):
+        """Of things that have no hash."""
+
+        def __contains__(self, item: Any) -> bool:
+            return has_actor
+
+        def discard(self, item: Any) -> None:
+            seen.append("no longer handed over")
+
+    controller: Any = PatientController.__new__(PatientController)
+    controller._resetting_trials = controller._staged_trials = Held()
+    controller._trial_to_actor = Held()
+    controller._unstage_trial_with_resources = lambda trial: seen.append("unstaged")
+    controller._set_trial_status = lambda trial, status: setattr(trial, "status", status)
+    monkeypatch.setattr(
+        TuneController, "_process_trial_failure", lambda self, t, exception: seen.append(t.status)
+    )
+    controller._process_trial_failure(trial, exception=None)
+    unstaged = ["unstaged"] if left_to_tune and status == "PENDING" else []
+    assert seen == ["no longer handed over", *unstaged, *left_to_tune]
+
+
+def test_tune_runs_with_the_patient_controller_once_it_is_installed() -> None:
+    module: Any = importlib.import_module("ray.tune.tune")
+    PatientController.install()
+    assert module.TuneController is PatientController
