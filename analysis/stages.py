@@ -81,14 +81,15 @@ def _plan_now(
     """A sweep's stage, by its decisions and by those of all sweeps that are not outdated."""
     trials = study.trials[(study.trials["sweep"] == label) & study.trials["planned"].astype(bool)]
     left = trials[trials["status"].isin(OPEN)]
-    if len(left):
+    unknown = _list_unknown(sweep.plan, trials)
+    if len(left) or unknown:
         done = study.last_rows[study.last_rows["sweep"].isin(trials["sweep"])].set_index("trial_id")
         done = done["forward_passes"].reindex(left["trial_id"]).fillna(0).to_numpy()
         budgets = [max(rungs, default=0) for rungs in left["rungs"]]
-        pairs = zip(left["arm"], budgets, done, strict=True)
+        pairs = [*zip(left["arm"], budgets, done, strict=True), *unknown]
         seconds = math.fsum(clock.run(arm, max(0, whole - at)) for arm, whole, at in pairs)
         command = _write_finish(sweep.plan)
-        return clock.price(Stage("finish", len(left), seconds=seconds, command=command))
+        return clock.price(Stage("finish", len(pairs), seconds=seconds, command=command))
     if not decisions:
         return Stage("mend", command=str(sweep.plan.get("command") or ""))
     decisions = [d for d in decisions if d in current]
@@ -104,6 +105,19 @@ def _plan_now(
         seeds = _fresh_seeds(trials, more)
         return _repeat(study, sweep, clock, "more", unclear, seeds)
     return Stage("none")
+
+
+def _list_unknown(plan: Mapping[str, Any], trials: pd.DataFrame) -> list[tuple[str, int, int]]:
+    """Arm, budget and 0 of each trial that a search which learns has yet to choose, as planned."""
+    search = plan.get("search")
+    entries = search.get("unknown") if isinstance(search, Mapping) else None
+    known = {row["trial_id"]: row for row in trials.to_dict("records")}
+    return [
+        (str(known[entry["like"]]["arm"]), max(known[entry["like"]]["rungs"], default=0), 0)
+        for entry in entries or []
+        if entry["like"] in known
+        for _ in range(int(entry["trials"]))
+    ]
 
 
 def _plan_then(sweep: Results, clock: _Clock) -> Stage | None:

@@ -46,6 +46,8 @@ def ask_generation(plan: Plan, warn: Callable[[str], None]) -> Plan | None:
     for message in asker.refusals[:1]:
         warn(f"{len(asker.refusals)} points were refused and asked for again; the first: {message}")
     if not any(found):
+        plan.content["search"]["unknown"] = []  # there is nothing more to find
+        plan.write()
         return None
     plan.write(studies=asker.asked.entries)
     further = make_plan([*plan.content["overrides"], "fresh=false"], plan.content["command"])

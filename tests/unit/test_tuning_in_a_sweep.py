@@ -19,6 +19,9 @@ from tuned_plans import (
     run_through,
 )
 
+from analysis.decision import decide
+from analysis.load import load_study
+from analysis.stages import plan_next
 from sweeps import phases
 from sweeps.check import Check
 from sweeps.compose import ConfigError
@@ -94,6 +97,22 @@ def test_where_every_trial_failed_nothing_more_is_asked_for(tmp_path: Path) -> N
     assert not go_on(plan)
     end(other := plan_of(tmp_path / "other"), status="diverged")
     assert go_on(other)
+
+
+def test_a_report_between_generations_says_that_the_sweep_is_not_finished(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    end(plan)
+    stages = []
+    for _ in range(3):
+        study = load_study([plan.folder])
+        (stage,) = plan_next(study, decide(study))
+        stages.append((stage.kind, stage.trials))
+        go_on(plan)
+        end(plan)
+    study = load_study([plan.folder])
+    (last,) = plan_next(study, decide(study))
+    assert stages == [("finish", 12), ("finish", 4), (last.kind, last.trials)]
+    assert last.kind == "confirm"
 
 
 @pytest.mark.parametrize("phase", ["screen", "both"])
