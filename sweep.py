@@ -132,8 +132,8 @@ def report(plan: Plan, console: Console) -> None:
 
     try:
         path = build_report([plan.folder])
-    except ValueError as error:
-        console.print(f"No report yet: {error}")
+    except (OSError, ValueError) as error:  # a full disk, or nothing to report on
+        console.print(f"No report yet: {error}", soft_wrap=True, markup=False)
         return
     console.print(f"Report: {os.path.relpath(path)}", soft_wrap=True)
     if plan.sweep.tracking.name == "wandb" and plan.sweep.tracking.mode == "online":

@@ -101,6 +101,7 @@ def test_a_disk_that_fills_up_stops_the_sweep_and_with_room_again_it_ends_bit_fo
         ballast = fill(small_disk)
         assert sweep.wait() == 130, sweep.output()
         assert "the results cannot be written" in sweep.output().lower()
+        assert "No report yet: " in sweep.output()
     assert set(statuses(folder).values()) - ENDED
     assert "failed" not in statuses(folder).values()
     ballast.unlink()
