@@ -290,10 +290,10 @@ CACHE_ARMS = {
     "two forwards, cached": Arm(lambda s: two_forwards(s, s.label_loss), cached=True),
 }
 POINT_ARMS = {
-    f"{name}{', points together' if together else ''}": Arm(
+    f"{name}, together" if together else name: Arm(
         functools.partial(_step_at_points, num_directions=n, together=together), "stored"
     )
-    for n, name in ((1, "kerzoo"), (4, "kerzoo, 4 directions"))
+    for n, name in ((1, "kerzoo"), (4, "kerzoo, n = 4"))
     for together in (False, True)
 } | {"two forwards": CPU_ARMS["two forwards"]}
 """A step's points one after another, and all in one forward pass."""

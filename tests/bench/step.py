@@ -3,6 +3,7 @@
     make bench
     python tests/bench/step.py --quick
     python tests/bench/step.py --device cuda --models opt-2.7b
+    python tests/bench/step.py --tunings lora --threads 1 --rounds 40 --models opt-tiny
 
 All arms of a case take turns in one process, so that a busy machine slows all of them; a ratio is
 the median of the rounds' ratios. The models have random weights and published sizes; nothing is
@@ -54,10 +55,10 @@ GIB = 1 << 30
 
 LORA_CASES = [
     Case("opt-tiny", "lora", 2, 32),
+    Case("opt-tiny", "lora", 16, 64),
     Case("smollm2-135m", "lora", 2, 32),
-    Case("smollm2-135m", "lora", 16, 64),
 ]
-"""From few tokens to many, where points share forward passes."""
+"""Where points share forward passes: a pass is bound by launches, by fewer, by arithmetic."""
 CPU_CASES = [
     Case("opt-125m", "full", 16, 64),
     Case("opt-125m", "full", 16, 128),
@@ -298,6 +299,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="only these")
+    parser.add_argument("--tunings", nargs="+", metavar="TUNING", help="only these")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="counted steps an arm")
     parser.add_argument("--threads", type=int, default=2, metavar="N")
     parser.add_argument("--quick", action="store_true", help="the first case, without memory")
@@ -317,9 +319,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     cases = CUDA_CASES if options.device == "cuda" else CPU_CASES
     cases = [case for case in cases if not options.models or case.model in options.models]
+    cases = [case for case in cases if not options.tunings or case.tuning in options.tunings]
     cases = cases[:1] if options.quick else cases
     size = 1 << 31 if options.device == "cuda" else 1 << 27
-    passes = measure_passes(options.device, size, options.threads, options.rounds)
+    passes = measure_passes(options.device, size, options.threads, min(options.rounds, 3))
     print(
         f"\nOne pass over {size:,} weights, in 10⁹ weights a second: "
         + ", ".join(f"{name} {speed / 1e9:.2f}" for name, speed in passes.items())
