@@ -26,7 +26,7 @@ from analysis.overview import describe, name_device, name_score
 from analysis.registry import FIGURES, SECTIONS, TABLES, Exhibit, PanelGroup, Table
 from analysis.sources import WANDB_PREFIX
 from analysis.stages import plan_next
-from analysis.style import SETTINGS, fix_layout, save_pdf, save_png, stem, to_inline_svg
+from analysis.style import SETTINGS, fix_layout, save_pdf, save_png, to_inline_svg
 from analysis.summary import describe_stages, list_cautions, list_costs
 from analysis.writers import write_table
 
@@ -137,13 +137,18 @@ def default_folder(folders: Sequence[Path], baseline: str | None = None) -> Path
     report = home / "report"
     if others:
         report /= f"with-{'-'.join(map(_name_source, others))}"
-    return report / f"against-{stem(baseline)}" if baseline else report
+    return report / f"against-{_as_folder(baseline)}" if baseline else report
 
 
 def _name_source(source: Path) -> str:
     """A source as the name of a folder: wandb:team/kerzoo as wandb-team-kerzoo."""
     is_remote = str(source).startswith(WANDB_PREFIX)
     name = str(source) if is_remote else source.resolve().name
+    return _as_folder(name)
+
+
+def _as_folder(name: str) -> str:
+    """Words as the name of a folder."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-")
 
 
