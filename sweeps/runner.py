@@ -27,6 +27,7 @@ from kerzoo.records import ENDED, Row, TrialSpec, timestamp
 from sweeps.cluster import set_environment, start_ray
 from sweeps.compose import ConfigError
 from sweeps.cost import stratum_of
+from sweeps.events import read_events
 from sweeps.ledger import Ledger
 from sweeps.lock import driver_lock
 from sweeps.observers import Observers
@@ -38,6 +39,7 @@ from sweeps.resources import (
     resources_without_neighbours,
     trial_resources,
 )
+from sweeps.status import ENDS, STARTS
 from sweeps.stopping import StopSignal
 
 STOP_FILE = ".stop"
@@ -57,6 +59,7 @@ def run_plan(plan: Plan, console: Console) -> int:
     pending = [s for s in plan.specs if plan.trial_folder(s.trial_id).status not in done(plan)]
     if not pending:
         console.print(f"All {len(plan.specs)} trials have ended already.")
+        _conclude(plan, console)
         return exit_code(plan)
     begun = time.monotonic()
     code = prepare(plan, console)
@@ -77,6 +80,21 @@ def run_plan(plan: Plan, console: Console) -> int:
         with contextlib.suppress(OSError):  # a full disk, of which the stop has told
             _mark_interrupted(plan)
     return 1 if stop is not None and stop.is_failure else exit_code(plan)
+
+
+def _conclude(plan: Plan, console: Console) -> None:
+    """Do what a driver that was killed behind its last trial did not come to."""
+    marks = read_events(plan.folder / "events.jsonl", *STARTS, *ENDS)
+    if not marks or marks[-1]["event"] in ENDS or exit_code(plan.whole or plan) == 130:
+        return
+    from sweeps.callbacks import observe
+
+    shutil.rmtree(plan.folder / ".ray", ignore_errors=True)
+    observers = observe(plan, lambda text: console.print(f"warning: {text}", markup=False))
+    for spec in plan.specs:
+        observers.changed(spec.trial_id)
+    _say_left(observers, plan)
+    observers.close()
 
 
 def done(plan: Plan) -> frozenset[str]:

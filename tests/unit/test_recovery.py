@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +17,12 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler
+from rich.console import Console
 
 from kerzoo.attempt import options_of_attempt
 from kerzoo.failures import Failure
 from kerzoo.records import TrialFolder
+from sweeps.events import EventLog, read_events
 from sweeps.plan import make_plan
 from sweeps.recovery import (
     AttemptFailedError,
@@ -27,7 +31,9 @@ from sweeps.recovery import (
     RecoveringScheduler,
     cause_of_loss,
 )
+from sweeps.runner import run_plan
 from sweeps.schema import FailureOptions
+from sweeps.status import driver_of
 from sweeps.stopping import StopSignal
 
 ALONE = {"cpu": 2.0}
@@ -201,3 +207,24 @@ def test_tune_runs_with_the_patient_controller_once_it_is_installed() -> None:
     module: Any = importlib.import_module("ray.tune.tune")
     PatientController.install()
     assert module.TuneController is PatientController
+
+
+def test_a_driver_killed_behind_its_last_trial_is_concluded_by_the_next_one(tmp_path: Path) -> None:
+    overrides = ["+sweep=quickstart", "model=opt-tiny", "arm=mezo", f"results_dir={tmp_path}"]
+    plan = make_plan([*overrides, "tracking=none", f"mirror={tmp_path / 'mirror'}"], "test")
+    plan.write()
+    plan.create_trials()
+    for spec in plan.specs:
+        plan.trial_folder(spec.trial_id).begin_attempt().set_status("finished")
+    events = plan.folder / "events.jsonl"
+    EventLog(events).write("started", host=socket.gethostname(), pid=2**22 + 1)
+    assert driver_of(read_events(events)) == "was killed; the same command resumes"
+    (plan.folder / ".ray").mkdir()
+    console = Console(file=io.StringIO())
+    for _ in range(2):
+        assert run_plan(plan, console) == 0
+        assert [event["event"] for event in read_events(events)] == ["started", "ended"]
+    assert driver_of(read_events(events)) == "has left (ended)"
+    assert not (plan.folder / ".ray").exists()
+    mirrored = {path.parent.name for path in (tmp_path / "mirror").glob("*/trials/*/trial.json")}
+    assert mirrored == {spec.trial_id for spec in plan.specs}
