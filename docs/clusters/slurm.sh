@@ -15,6 +15,8 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR}"
 source .venv/bin/activate
 export RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token # others use these machines too
+[[ -e "${HOME}/.ray/auth_token" ]] || ray get-auth-token --generate > /dev/null
 
 head=$(scontrol show hostnames "${SLURM_JOB_NODELIST}" | head -n 1)
 address=$(srun --nodes=1 --ntasks=1 --nodelist="${head}" hostname --ip-address | awk '{print $1}')
