@@ -139,7 +139,7 @@ def test_random_settings_have_main_effects_and_pairs_of_a_surrogate(tmp_path: Pa
     assert shown is not None
     assert set(shown.frame["caution"]) == {"biased: chosen by TPE"}
     assert "this is tuning, not sensitivity" in shown.note
-    cautions = list_cautions(study, load_language("en"))
+    cautions = list_cautions(study, [], load_language("en"))
     assert any("tuning, not sensitivity" in said for said in cautions)
     (costs,) = list_costs(study)
     assert "tuning, not sensitivity" in dict(costs.facts)["Search"]
