@@ -175,7 +175,7 @@ class TrialFolder:
         """The trial's status; "planned" where nothing is on disk."""
         try:
             return self.read()["status"]  # type: ignore[no-any-return]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return "planned"
 
     def rows(self) -> list[Row]:

@@ -72,13 +72,24 @@ def read_curves(source: Path) -> list[Curve]:
         ValueError: If no trial there ran to its end.
     """
     if source.is_file():
-        with tempfile.TemporaryDirectory() as unpacked, tarfile.open(source) as archive:
-            archive.extractall(unpacked, filter="data")
+        with tempfile.TemporaryDirectory() as unpacked:
+            unpack(source, Path(unpacked))
             return read_curves(Path(unpacked))
     curves = list(_whole_curves(source))
     if not curves:
         raise ValueError(f"{source}: no trial ran to its end; record them with scheduler=fifo")
     return curves
+
+
+def unpack(source: Path, folder: Path) -> None:
+    """Write the regular files of an archive of our own; some 3.11 have no `filter` for it."""
+    with tarfile.open(source) as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            if content is not None:
+                target = folder / member.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content.read())
 
 
 def _whole_curves(folder: Path) -> Iterator[Curve]:

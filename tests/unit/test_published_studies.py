@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import pytest
+from bench.halving import unpack
 
 import analysis.report  # noqa: F401 (registers all exhibits)
 from analysis.load import Study, load_study
@@ -25,13 +25,7 @@ def published(
     """The folder of a study, and what its records say."""
     folder = STUDIES / request.param
     unpacked = tmp_path_factory.mktemp("study")
-    with tarfile.open(folder / "records.tar.xz") as records:
-        for member in records:
-            content = records.extractfile(member)
-            if content is not None:
-                target = unpacked / member.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content.read())
+    unpack(folder / "records.tar.xz", unpacked)
     return folder, load_study([unpacked])
 
 
