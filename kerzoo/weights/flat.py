@@ -221,17 +221,7 @@ class MasterWeights(FlatWeights):
 class InPlaceWeights(FlatWeights):
     """θ is the working buffer; every perturbation and its undoing round."""
 
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        perturbation: Perturbation,
-        num_threads: int = 1,
-        num_stored: int = 0,
-        start: int = 0,
-        total: int | None = None,
-    ) -> None:
-        super().__init__(parameters, perturbation, num_threads, num_stored, start, total)
-        self._displaced: tuple[int, Factors] | None = None
+    _displaced: tuple[int, Factors] | None = None
 
     @property
     def theta(self) -> torch.Tensor:
