@@ -109,9 +109,7 @@ def signature(options: TrialOptions, config: dict[str, Any]) -> str:
     return hash_numbers(numbers)
 
 
-_MEASURED = frozenset(
-    {"learning_rate", "perturbation_scale", "r_scope", "rungs", "noise_memory_gib"}
-)
+_MEASURED = frozenset({"learning_rate", "perturbation_scale", "r_scope", "rungs"})
 
 _ADDED = {"points_per_forward": 1}
 """Values of `training` that there were not always, as trials were made before.

@@ -65,8 +65,6 @@ class KerZOO(torch.optim.Optimizer):
         perturbation_scale_schedule: By default constant.
         precision: "master", "inplace" or "inplace_half"; see `kerzoo.weights`.
         num_threads: For the noise, on the CPU; changes no bit.
-        noise_memory_gib: For directions that are kept during a step, on the CPU: made once and
-            not three times. Changes no bit.
         points_per_forward: Points at which a call of the closure finds the loss. Of more than one
             they are not written to the model: the closure is given their parameters, and returns
             a loss for each (`kerzoo.points.Stacked`).
@@ -98,7 +96,6 @@ class KerZOO(torch.optim.Optimizer):
         perturbation_scale_schedule: Schedule | None = None,
         precision: Precision = "master",
         num_threads: int = 1,
-        noise_memory_gib: float = 2.0,
         points_per_forward: int = 1,
         lazy: bool = False,
     ) -> None:
@@ -120,14 +117,7 @@ class KerZOO(torch.optim.Optimizer):
         self.learning_rate_schedule.factor_at(0, num_steps)  # raises where T is missing
         parameters = [p for group in self.param_groups for p in group["params"]]
         check_precision(precision, parameters[0].dtype, perturbation_scale)
-        self.weights = flatten(
-            parameters,
-            perturbation or Gaussian(),
-            precision,
-            num_threads,
-            noise_memory_gib,
-            num_directions,
-        )
+        self.weights = flatten(parameters, perturbation or Gaussian(), precision, num_threads)
         self.evaluation = evaluation_of(points_per_forward)
         self.lazy = lazy
         if isinstance(momentum, CoupledCopy) and any(self._per_tensor("weight_decay")):

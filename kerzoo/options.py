@@ -72,8 +72,6 @@ class TrainingOptions:
         points_per_forward: Points θ ± a·u at which a forward pass finds the loss, of one direction
             or several: more than one for LoRA alone. Changes the losses by rounding. In place it
             also spares θ the rounding of being perturbed.
-        noise_memory_gib: Memory for the directions of a step on a CPU, which are then made once
-            and not at each of its passes; 0 makes them again. Changes no bit.
 
     Raises:
         ValueError: For a value outside its range.
@@ -93,7 +91,6 @@ class TrainingOptions:
     device: str
     micro_batch: int = 0
     points_per_forward: int = 1
-    noise_memory_gib: float = 2.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rungs", tuple(self.rungs))
@@ -119,9 +116,9 @@ class TrainingOptions:
             )
 
     def _check_numbers(self) -> None:
-        for name in ("learning_rate", "perturbation_scale", "weight_decay", "noise_memory_gib"):
+        for name in ("learning_rate", "perturbation_scale", "weight_decay"):
             value = getattr(self, name)
-            may_be_zero = name in ("weight_decay", "noise_memory_gib")
+            may_be_zero = name == "weight_decay"
             is_number = isinstance(value, int | float) and math.isfinite(value)
             if not (is_number and (value > 0 or (may_be_zero and value == 0))):
                 sign = "≥" if may_be_zero else ">"
@@ -259,7 +256,6 @@ class TrialOptions:
             perturbation_scale_schedule=self.perturbation_scale_schedule,
             precision=training.precision,
             num_threads=training.threads,
-            noise_memory_gib=training.noise_memory_gib,
             points_per_forward=training.points_per_forward,
             lazy=lazy,
         )

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from kerzoo.estimator import Estimate
 from kerzoo.evaluation import Metrics
 from kerzoo.methods.base import BatchLearner, Method
-from kerzoo.noise import num_stored_directions
 from kerzoo.progress import Progress
 from kerzoo.records import TrialFolder
 from kerzoo.tasks import GenerationTask
@@ -92,15 +91,11 @@ class ZerothOrder(Method):
         return options.training.points_per_forward
 
     def added_bytes(self, options: TrialOptions, num_trainable: int) -> int:
-        """The master copy, what the momentum keeps, points side by side, a CPU's directions."""
+        """The master copy, what the momentum keeps, points side by side."""
         training = options.training
         copies = options.momentum.num_copies + (training.precision == "master")
         if training.points_per_forward > 1:
             copies += training.points_per_forward
-        if training.device == "cpu":
-            copies += num_stored_directions(
-                training.noise_memory_gib, num_trainable, training.num_directions
-            )
         return 4 * num_trainable * copies
 
     def start(self, options: TrialOptions, bench: Bench, folder: TrialFolder) -> ZerothOrderLearner:

@@ -5,8 +5,8 @@ direction, of the parameter's offset. Batches, directions, radii and initial val
 streams: arms with one seed share batches and directions, and drawing r never shifts u.
 """
 
-from kerzoo.noise.engine import CHUNK_ELEMENTS, NoiseEngine, noise_engine, num_stored_directions
-from kerzoo.noise.keys import Stream, chunk_seed, derive_key, uniform_from_key
+from kerzoo.noise.engine import CHUNK_ELEMENTS, NoiseEngine, noise_engine
+from kerzoo.noise.keys import Stream, derive_key, uniform_from_key
 from kerzoo.noise.laws import Gaussian, Perturbation, Rademacher, Sphere
 
 __all__ = [
@@ -17,9 +17,7 @@ __all__ = [
     "Rademacher",
     "Sphere",
     "Stream",
-    "chunk_seed",
     "derive_key",
     "noise_engine",
-    "num_stored_directions",
     "uniform_from_key",
 ]

@@ -13,16 +13,13 @@ import os
 
 import torch
 
-from kerzoo.noise.engine import NoiseEngine, Stretches
+from kerzoo.noise.engine import COMPILED_LAWS, NoiseEngine, Stretches
 from kerzoo.noise.keys import MASK32
-from kerzoo.noise.laws import Gaussian, Perturbation, Rademacher, Sphere
+from kerzoo.noise.laws import Perturbation, Rademacher
 from kerzoo.noise.triton_kernels import BLOCK, add, sum_squares
 
 NUM_WARPS = 4
 """With 4096 elements a block the fastest of 1024 to 4096 and 4 or 8 on an H200."""
-
-SUPPORTED: tuple[type[Perturbation], ...] = (Gaussian, Sphere, Rademacher)
-"""Laws that a kernel knows."""
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -37,7 +34,7 @@ class FusedNoise(NoiseEngine):
         device: torch.device,
         part: slice | None = None,
     ) -> None:
-        assert type(perturbation) in SUPPORTED
+        assert type(perturbation) in COMPILED_LAWS
         super().__init__(num_elements, perturbation, device, part)
         self._is_sign = isinstance(perturbation, Rademacher)
         self._is_exact = _INTERPRETED or torch.version.hip is not None

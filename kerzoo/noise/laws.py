@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 
 import torch
+
+from kerzoo.noise.normal import normal_from_bits
 
 
 class Perturbation(abc.ABC):
@@ -17,10 +18,6 @@ class Perturbation(abc.ABC):
     """
 
     on_sphere = False
-
-    @abc.abstractmethod
-    def fill_(self, chunk: torch.Tensor, generator: torch.Generator) -> None:
-        """Fill a flat fp32 chunk with values of u, drawing from the generator alone."""
 
     @abc.abstractmethod
     def from_bits(self, bits: torch.Tensor) -> torch.Tensor:
@@ -38,10 +35,6 @@ class Perturbation(abc.ABC):
 class Gaussian(Perturbation):
     """u ~ N(0, I), as MeZO and KerZOO draw it."""
 
-    def fill_(self, chunk: torch.Tensor, generator: torch.Generator) -> None:
-        """Standard normal values."""
-        chunk.normal_(generator=generator)
-
     def from_bits(self, bits: torch.Tensor) -> torch.Tensor:
         """By Box and Muller."""
         return normal_from_bits(bits)
@@ -56,10 +49,6 @@ class Sphere(Perturbation):
 
     on_sphere = True
 
-    def fill_(self, chunk: torch.Tensor, generator: torch.Generator) -> None:
-        """Standard normal values, yet to be scaled."""
-        chunk.normal_(generator=generator)
-
     def from_bits(self, bits: torch.Tensor) -> torch.Tensor:
         """By Box and Muller, yet to be scaled."""
         return normal_from_bits(bits)
@@ -69,25 +58,6 @@ class Sphere(Perturbation):
 class Rademacher(Perturbation):
     """Coordinates ±1 with equal probability; |u|² = d exactly."""
 
-    def fill_(self, chunk: torch.Tensor, generator: torch.Generator) -> None:
-        """Signs."""
-        chunk.random_(0, 2, generator=generator).mul_(2.0).sub_(1.0)
-
     def from_bits(self, bits: torch.Tensor) -> torch.Tensor:
         """The highest bit is the sign."""
         return (bits >> 31).float().mul_(-2.0).add_(1.0)
-
-
-def normal_from_bits(bits: torch.Tensor) -> torch.Tensor:
-    """Box and Muller: √(−2 log u)·cos(2πv) and √(−2 log u)·sin(2πv), |z| < 6.8.
-
-    Args:
-        bits: As for `Perturbation.from_bits`; (0, 1) and (2, 3) make a pair each.
-
-    Returns:
-        Standard normal values. Shape: [4, n], fp32.
-    """
-    radius = torch.sqrt(-2.0 * torch.log(bits[0::2].float() * 2.0**-32 + 2.0**-33))
-    angle = bits[1::2].float() * 2.0**-32 * (2.0 * math.pi)
-    pairs = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
-    return pairs.reshape(4, -1)

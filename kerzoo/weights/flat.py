@@ -38,7 +38,6 @@ class FlatWeights(Weights):
             follow from it. One device, one floating dtype. They become views of one buffer.
         perturbation: The law of the directions.
         num_threads: Threads for the noise (CPU only); changes no bit of the result.
-        num_stored: Directions kept in memory (CPU only); changes no bit of the result.
         start: Offset of the first element in the whole of θ.
         total: Length of the whole of θ; None where this is all of it.
 
@@ -54,7 +53,6 @@ class FlatWeights(Weights):
         parameters: Iterable[nn.Parameter],
         perturbation: Perturbation,
         num_threads: int = 1,
-        num_stored: int = 0,
         start: int = 0,
         total: int | None = None,
     ) -> None:
@@ -77,7 +75,7 @@ class FlatWeights(Weights):
             parameter.data = view
         part = slice(start, start + len(self))
         total = len(self) if total is None else total
-        self.noise = noise_engine(total, perturbation, device, num_threads, num_stored, part)
+        self.noise = noise_engine(total, perturbation, device, num_threads, part)
 
     def __len__(self) -> int:
         return self.working.numel()
@@ -170,11 +168,10 @@ class MasterWeights(FlatWeights):
         parameters: Iterable[nn.Parameter],
         perturbation: Perturbation,
         num_threads: int = 1,
-        num_stored: int = 0,
         start: int = 0,
         total: int | None = None,
     ) -> None:
-        super().__init__(parameters, perturbation, num_threads, num_stored, start, total)
+        super().__init__(parameters, perturbation, num_threads, start, total)
         self.master = self.working.to(
             torch.promote_types(self.working.dtype, torch.float32)
         ).clone()

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from kerzoo.noise import Gaussian, Perturbation, derive_key, num_stored_directions
+from kerzoo.noise import Gaussian, Perturbation, derive_key
 from kerzoo.weights.base import Weights
 from kerzoo.weights.flat import FlatWeights, InPlaceWeights, MasterWeights
 from kerzoo.weights.sharded import ShardedWeights
@@ -23,8 +23,6 @@ def flatten(
     perturbation: Perturbation,
     precision: Precision = "master",
     num_threads: int = 1,
-    noise_memory_gib: float = 0.0,
-    num_directions: int = 1,
 ) -> Weights:
     """The weights under a precision policy that `check_precision` passed.
 
@@ -34,12 +32,8 @@ def flatten(
         perturbation: The law of the directions.
         precision: "master"; "inplace" for fp32; "inplace_half" for half precision in place.
         num_threads: For the noise.
-        noise_memory_gib: For directions that are kept during a step (CPU only).
-        num_directions: Directions of a step.
     """
     parameters = tuple(parameters)
-    size = sum(p.numel() for p in parameters)
-    num_stored = num_stored_directions(noise_memory_gib, size, num_directions) if size else 0
     policies: dict[str, type[FlatWeights]] = {
         "master": MasterWeights,
         "inplace": InPlaceWeights,
@@ -48,11 +42,12 @@ def flatten(
     policy = policies[precision]
     runs = runs_by_device(parameters)
     if len(runs) < 2:
-        return policy(parameters, perturbation, num_threads, num_stored)
+        return policy(parameters, perturbation, num_threads)
+    size = sum(p.numel() for p in parameters)
     shards: list[FlatWeights] = []
     for run in runs:
         start = sum(map(len, shards))
-        shards.append(policy(run, perturbation, num_threads, num_stored, start, size))
+        shards.append(policy(run, perturbation, num_threads, start, size))
     return ShardedWeights(shards)
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from kerzoo.frozen import frozen_layers_replaced, frozen_outputs
 from kerzoo.losses import ForwardGraphs, LabelWordLoss, SequenceRunner
 from kerzoo.models import LoadedModel
-from kerzoo.noise.engine import ChunkedNoise
+from kerzoo.noise.engine import PlainNoise
 from kerzoo.optimizer import KerZOO
 from kerzoo.tasks import LabelWordSplit
 from kerzoo.tuning import FullTuning, LoRA, StackedAdapters, Tuning, first_trainable_layer
@@ -128,7 +128,6 @@ def published_step(setting: Setting, loss: Callable[[], float]) -> Step:
 def kerzoo_step(
     setting: Setting,
     loss: Callable[..., object],
-    stored: bool,
     plain_noise: bool = False,
     precision: Precision = "master",
     num_directions: int = 1,
@@ -139,8 +138,7 @@ def kerzoo_step(
     Args:
         setting: The arm's.
         loss: Of the batch.
-        stored: Whether the direction is kept for the step.
-        plain_noise: On a GPU, noise by operations of torch and not by the fused kernel.
+        plain_noise: Noise by operations of torch and not by a compiled kernel.
         precision: Where θ is kept.
         num_directions: n.
         points_per_forward: Of more than one, the loss is that of the arm's points.
@@ -153,12 +151,11 @@ def kerzoo_step(
         num_directions=num_directions,
         points_per_forward=points_per_forward,
         num_threads=setting.case.threads,
-        noise_memory_gib=8.0 if stored else 0.0,
         lazy=True,
     )
     weights = optimizer.weights
     if plain_noise:
-        weights.noise = ChunkedNoise(len(weights), weights.noise.perturbation, weights.noise.device)
+        weights.noise = PlainNoise(len(weights), weights.noise.perturbation, weights.noise.device)
     for name in ("perturb_", "write_", "move_"):
         setattr(weights, name, _timed(setting, getattr(weights, name)))
 
@@ -241,7 +238,7 @@ class Arm(NamedTuple):
 
     Attributes:
         make: Makes its step from an opened case.
-        noise: stored, regenerated or fused.
+        noise: regenerated, and fused where a kernel adds it as it makes it.
         baseline: The arm with the two forward passes that it is compared with.
         cached: As for `opened`.
         graphs: As for `opened`.
@@ -259,7 +256,6 @@ def _step_at_points(setting: Setting, num_directions: int, together: bool) -> St
     return kerzoo_step(
         setting,
         setting.losses_at if together else setting.label_loss,
-        setting.case.device == "cpu",
         num_directions=num_directions,
         points_per_forward=2 * num_directions if together else 1,
     )
@@ -271,27 +267,27 @@ CPU_ARMS = {
     ),
     "mezo, label logits": Arm(lambda s: published_step(s, s.label_loss), "regenerated"),
     "kerzoo, all logits": Arm(
-        lambda s: kerzoo_step(s, s.full_logits_loss, True), "stored", "two forwards, all logits"
+        lambda s: kerzoo_step(s, s.full_logits_loss), "fused", "two forwards, all logits"
     ),
-    "kerzoo, noise again": Arm(lambda s: kerzoo_step(s, s.label_loss, False), "regenerated"),
-    "kerzoo, in place": Arm(
-        lambda s: kerzoo_step(s, s.label_loss, False, precision="inplace"), "regenerated"
+    "kerzoo, noise by torch": Arm(
+        lambda s: kerzoo_step(s, s.label_loss, plain_noise=True), "regenerated"
     ),
-    "kerzoo": Arm(lambda s: kerzoo_step(s, s.label_loss, True), "stored"),
+    "kerzoo, in place": Arm(lambda s: kerzoo_step(s, s.label_loss, precision="inplace"), "fused"),
+    "kerzoo": Arm(lambda s: kerzoo_step(s, s.label_loss), "fused"),
     "two forwards, all logits": Arm(lambda s: two_forwards(s, s.full_logits_loss)),
     "two forwards": Arm(lambda s: two_forwards(s, s.label_loss)),
 }
 CACHE_ARMS = {
-    "kerzoo, no cache": Arm(lambda s: kerzoo_step(s, s.label_loss, True), "stored"),
+    "kerzoo, no cache": Arm(lambda s: kerzoo_step(s, s.label_loss), "fused"),
     "kerzoo": Arm(
-        lambda s: kerzoo_step(s, s.label_loss, True), "stored", "two forwards, cached", cached=True
+        lambda s: kerzoo_step(s, s.label_loss), "fused", "two forwards, cached", cached=True
     ),
     "two forwards": Arm(lambda s: two_forwards(s, s.label_loss)),
     "two forwards, cached": Arm(lambda s: two_forwards(s, s.label_loss), cached=True),
 }
 POINT_ARMS = {
     f"{name}, together" if together else name: Arm(
-        functools.partial(_step_at_points, num_directions=n, together=together), "stored"
+        functools.partial(_step_at_points, num_directions=n, together=together), "fused"
     )
     for n, name in ((1, "kerzoo"), (4, "kerzoo, n = 4"))
     for together in (False, True)
@@ -305,12 +301,10 @@ CUDA_POINT_ARMS = {
 CUDA_ARMS = {
     "mezo, published style": CPU_ARMS["mezo, published style"],
     "mezo, label logits": CPU_ARMS["mezo, label logits"],
-    "kerzoo, noise by torch": Arm(
-        lambda s: kerzoo_step(s, s.label_loss, False, plain_noise=True), "regenerated"
-    ),
-    "kerzoo, no graphs": Arm(lambda s: kerzoo_step(s, s.label_loss, False), "fused"),
+    "kerzoo, noise by torch": CPU_ARMS["kerzoo, noise by torch"],
+    "kerzoo, no graphs": CPU_ARMS["kerzoo"],
     "kerzoo": Arm(
-        lambda s: kerzoo_step(s, s.label_loss, False),
+        lambda s: kerzoo_step(s, s.label_loss),
         "fused",
         "two forwards, graphs",
         graphs=True,

@@ -82,7 +82,6 @@ CUDA_CASES = [
 ]
 MEMORY_ARMS = (
     "mezo, published style",
-    "kerzoo, noise again",
     "kerzoo, in place",
     "kerzoo",
     "two forwards",

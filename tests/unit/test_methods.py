@@ -35,7 +35,7 @@ def plan_of(*overrides: str) -> Plan:
 
 def test_zeroth_order_uses_every_number_of_the_training_options_that_can_change_a_result() -> None:
     names = {field.name for field in dataclasses.fields(TrainingOptions)}
-    others = {"rungs", "threads", "device", "micro_batch", "noise_memory_gib"}
+    others = {"rungs", "threads", "device", "micro_batch"}
     assert ZerothOrder.numbers | others == names
 
 

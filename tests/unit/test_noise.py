@@ -7,20 +7,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kerzoo.noise import (
-    CHUNK_ELEMENTS,
-    Gaussian,
-    chunk_seed,
-    derive_key,
-    noise_engine,
-    uniform_from_key,
-)
+from kerzoo.noise import Gaussian, derive_key, noise_engine, uniform_from_key
+from kerzoo.noise.compiled import PIECE
 
 CPU = torch.device("cpu")
-LENGTH = 5 * CHUNK_ELEMENTS["cpu"] + 123
+LENGTH = 3 * PIECE + 123
 
 
 def direction(key: int, threads: int = 1, length: int = LENGTH) -> torch.Tensor:
@@ -58,11 +50,6 @@ def test_directions_of_neighbouring_steps_are_uncorrelated() -> None:
     noises = [direction(derive_key(0, "directions", step)).double() for step in range(5)]
     for a, b in itertools.combinations(noises, 2):
         assert abs(float((a * b).mean())) * math.sqrt(LENGTH) < 5
-
-
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**20), st.integers(1, 2**20))
-def test_no_two_chunks_of_a_direction_share_a_seed(key: int, chunk: int, distance: int) -> None:
-    assert chunk_seed(key, chunk) != chunk_seed(key, chunk + distance)
 
 
 def test_streams_steps_directions_and_seeds_have_keys_of_their_own() -> None:

@@ -1,25 +1,52 @@
-"""Counter-based noise: published test vectors, its law, and Triton's kernels against it."""
+"""Counter-based noise: published test vectors, its law, and compiled kernels against it."""
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
+import numba
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba.core.caching import CacheImpl
 
-from kerzoo.noise import Gaussian, Perturbation, Rademacher, Sphere, derive_key, noise_engine
-from kerzoo.noise.engine import ChunkedNoise
+from kerzoo.noise import (
+    Gaussian,
+    Perturbation,
+    Rademacher,
+    Sphere,
+    compiled,
+    derive_key,
+    noise_engine,
+    numba_kernels,
+)
+from kerzoo.noise.compiled import CompiledNoise
+from kerzoo.noise.engine import PlainNoise
+from kerzoo.noise.normal import normal_from_bits
+from kerzoo.noise.numba_kernels import BLOCK
 from kerzoo.noise.philox import counter_noise, philox
 
 CPU = torch.device("cpu")
 KEY = derive_key(0, "directions")
 COUNT = 1 << 20
 LAWS = (Gaussian(), Sphere(), Rademacher())
+DTYPES = [
+    (torch.float32, torch.float32),
+    (torch.float32, torch.bfloat16),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.float16, torch.float16),
+    (torch.float64, torch.float64),
+]
+"""Of what noise is added to, and of the sum."""
 each_law = pytest.mark.parametrize("law", LAWS, ids=lambda law: type(law).__name__)
 
 
@@ -91,6 +118,101 @@ def test_neighbouring_keys_give_uncorrelated_directions() -> None:
     assert abs(float((first.double() * second.double()).mean())) * math.sqrt(COUNT) < 5
 
 
+def test_normal_values_are_those_of_box_and_muller() -> None:
+    """In double precision, from the same bits; also where the logarithm is 0, or at its largest."""
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.randint(0, 1 << 32, (4, 100_000), generator=generator)
+    ends = torch.tensor([0, 1, (1 << 29) - 1, 1 << 29, 3 << 29, 1 << 31, (1 << 32) - 1])
+    bits[:, :7], bits[1::2, 7:14] = ends, ends
+    radius = torch.sqrt(-2 * torch.log(bits[0::2].float().double() / 2**32 + 2.0**-33).clamp(max=0))
+    angle = 2 * math.pi * bits[1::2].double() / 2**32
+    expected = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1).reshape(4, -1)
+    assert float((normal_from_bits(bits).double() - expected).abs().max()) < 2e-6
+
+
+@settings(max_examples=60)
+@given(data=st.data(), law=st.sampled_from(LAWS), key=st.integers(0, 2**64 - 1))
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtypes", DTYPES, ids=str)
+def test_a_cpus_kernel_gives_the_bits_of_torch_alone(
+    data: st.DataObject,
+    law: Perturbation,
+    key: int,
+    threads: int,
+    dtypes: tuple[torch.dtype, torch.dtype],
+) -> None:
+    """On any stretches of any part, in place or not, in any precision."""
+    total = data.draw(st.integers(1, 4 * BLOCK))
+    cuts = st.lists(st.integers(0, total), min_size=2, max_size=6, unique=True)
+    ends = sorted(data.draw(cuts))
+    part = slice(ends[0], ends[-1])
+    stretches = [
+        (slice(a - part.start, b - part.start), 0.5 - 0.3 * i)
+        for i, (a, b) in enumerate(itertools.pairwise(ends))
+        if i != 2  # which nothing writes to
+    ]
+
+    def pieces(where: slice) -> Iterator[tuple[slice, float]]:
+        for stretch, factor in stretches:
+            start, stop = max(stretch.start, where.start), min(stretch.stop, where.stop)
+            if start < stop:
+                yield slice(start, stop), factor
+
+    found = []
+    with mock.patch.object(compiled, "PIECE", 1000):
+        for engine in (
+            CompiledNoise(total, law, CPU, threads, part),
+            PlainNoise(total, law, CPU, part),
+        ):
+            source = torch.linspace(-2, 2, part.stop - part.start).to(dtypes[0])
+            out = torch.full_like(source, 7.0, dtype=dtypes[1])
+            engine.add(key, pieces, source, out)
+            engine.add(key ^ 1, pieces, source, source)
+            found.append(torch.cat([source.double(), out.double()]))
+    assert torch.equal(*found)
+
+
+OF_SEVERAL_MACHINES = """
+import hashlib, torch
+from kerzoo.noise import Gaussian, noise_engine
+values = noise_engine(100_003, Gaussian(), torch.device("cpu"), 2).materialise(2**63 + 5)
+print(type(noise_engine(9, Gaussian(), torch.device("cpu"))).__name__)
+print(hashlib.sha256(values.numpy().tobytes()).hexdigest())
+"""
+NO_NUMBA = "import sys; sys.modules['numba'] = None\n"
+
+
+def test_noise_has_the_same_bits_on_processors_with_other_instructions_and_without_numba(
+    tmp_path: Path,
+) -> None:
+    """A processor's name sets what LLVM may use; a cache of its own keeps what is compiled."""
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    plain, engines = set(), []
+    for before, environment in (
+        ("", cache),
+        ("", cache),
+        (
+            "",
+            {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": "/dev/null"},
+        ),
+        (NO_NUMBA, {}),
+    ):
+        done = _run_python(before + OF_SEVERAL_MACHINES, dict(os.environ) | environment)
+        name, digest = done.stdout.split()
+        plain.add(digest)
+        engines.append(name)
+    assert engines == ["CompiledNoise"] * 3 + ["PlainNoise"]
+    assert len(plain) == 1
+    assert "install numba" in done.stderr
+
+
+def test_a_kernel_that_no_folder_can_keep_is_compiled_all_the_same() -> None:
+    with mock.patch.object(CacheImpl, "_locator_classes", []):
+        with pytest.raises(RuntimeError, match="cannot cache function"):
+            numba.njit(lambda x: x, cache=True)
+        assert numba_kernels._kernel(lambda x: x + 1)(2) == 3
+
+
 FUSED = """
 import sys, torch
 from kerzoo.noise import Gaussian, Rademacher, Sphere, derive_key
@@ -145,14 +267,20 @@ def test_the_kernels_of_a_gpu_make_the_same_noise_on_it() -> None:
 def test_torch_alone_makes_the_noise_of_the_kernels(law: Perturbation) -> None:
     device, size = torch.device("cuda"), (1 << 22) + 1001
     fused = noise_engine(size, law, device)
-    assert not isinstance(fused, ChunkedNoise)
-    plain = ChunkedNoise(size, law, device)
+    assert not isinstance(fused, PlainNoise)
+    plain = PlainNoise(size, law, device)
     assert float((fused.materialise(KEY) - plain.materialise(KEY)).abs().max()) < 2e-5
 
 
 def _run_fused(device: str, environment: dict[str, str]) -> str:
+    return _run_python(FUSED, environment, device).stdout
+
+
+def _run_python(
+    program: str, environment: dict[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-c", FUSED, device],
+        [sys.executable, "-c", program, *arguments],
         env=environment,
         cwd=Path(__file__).parents[2],
         capture_output=True,
@@ -161,4 +289,4 @@ def _run_fused(device: str, environment: dict[str, str]) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    return done

@@ -22,8 +22,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from kerzoo.clipping import GlobalNormClipping, NoClipping, TensorNormClipping
 from kerzoo.kernels import PolynomialKernel
 from kerzoo.momentum import CoupledCopy, HeavyBall, Momentum, NoMomentum
-from kerzoo.noise import CHUNK_ELEMENTS, Gaussian, Perturbation, Rademacher, Sphere, derive_key
-from kerzoo.noise.engine import ChunkedNoise, NoiseEngine
+from kerzoo.noise import (
+    CHUNK_ELEMENTS,
+    Gaussian,
+    Perturbation,
+    Rademacher,
+    Sphere,
+    compiled,
+    derive_key,
+)
+from kerzoo.noise.compiled import CompiledNoise
+from kerzoo.noise.engine import NoiseEngine, PlainNoise
 from kerzoo.optimizer import KerZOO
 from kerzoo.weights import (
     Factors,
@@ -70,6 +79,7 @@ def sharded_before(*indices: int) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CHUNK_ELEMENTS, "cpu", CHUNK)
+    monkeypatch.setattr(compiled, "PIECE", CHUNK)
 
 
 def parameters_of(sizes: Sequence[int], dtype: torch.dtype) -> list[nn.Parameter]:
@@ -99,7 +109,6 @@ def assert_same(one: Weights, other: Weights) -> None:
     law=st.sampled_from(LAWS),
     policy=st.sampled_from(EXACT),
     threads=st.sampled_from([1, 2]),
-    stored=st.booleans(),
 )
 def test_shards_have_the_bits_of_one_flat_vector_after_everything_that_is_done_to_it(
     sizes: list[int],
@@ -107,13 +116,11 @@ def test_shards_have_the_bits_of_one_flat_vector_after_everything_that_is_done_t
     law: Perturbation,
     policy: tuple[Precision, torch.dtype],
     threads: int,
-    stored: bool,
 ) -> None:
     precision, dtype = policy
-    options: dict[str, Any] = {"num_threads": threads, "noise_memory_gib": float(stored)}
-    flat = flatten(parameters_of(sizes, dtype), law, precision, **options)
+    flat = flatten(parameters_of(sizes, dtype), law, precision, threads)
     with sharded_before(*(c for c in cuts if c < len(sizes)), 1):
-        shards = flatten(parameters_of(sizes, dtype), law, precision, **options)
+        shards = flatten(parameters_of(sizes, dtype), law, precision, threads)
     assert isinstance(shards, ShardedWeights)
     assert shards.sizes == flat.sizes
     per_tensor: Factors = tuple(0.5 - 0.25 * i for i in range(len(sizes)))
@@ -244,8 +251,8 @@ def test_a_run_resumes_on_another_number_of_shards_bit_for_bit(
 def test_a_sphere_measures_each_direction_once_for_all_shards() -> None:
     with sharded_before(1, 2):
         weights = flatten(parameters_of((70, 90, 40), torch.float32), Sphere())
-    measured = mock.Mock(wraps=ChunkedNoise.length_of)
-    with mock.patch.object(ChunkedNoise, "length_of", lambda self, key: measured(self, key)):
+    measured = mock.Mock(wraps=CompiledNoise.length_of)
+    with mock.patch.object(CompiledNoise, "length_of", lambda self, key: measured(self, key)):
         weights.perturb_(KEY, (1.0,))
         weights.move_(KEY, (1.0,))
     assert measured.call_count == 1
@@ -337,11 +344,10 @@ def _noise_of_torch(
     law: Perturbation,
     device: torch.device,
     num_threads: int,
-    num_stored: int,
     part: slice,
-) -> ChunkedNoise:
+) -> PlainNoise:
     """In place of Triton's kernels, which run on real GPUs alone."""
-    return ChunkedNoise(total, law, device, num_threads, num_stored, part)
+    return PlainNoise(total, law, device, part)
 
 
 def test_one_device_makes_one_flat_vector() -> None:

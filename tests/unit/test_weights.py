@@ -11,7 +11,15 @@ from torch import nn
 
 from kerzoo.estimator import Estimator
 from kerzoo.kernels import ConstantKernel, RichardsonKernel
-from kerzoo.noise import CHUNK_ELEMENTS, Gaussian, Perturbation, Rademacher, Sphere, derive_key
+from kerzoo.noise import (
+    CHUNK_ELEMENTS,
+    Gaussian,
+    Perturbation,
+    Rademacher,
+    Sphere,
+    compiled,
+    derive_key,
+)
 from kerzoo.schedules import Bandwidth
 from kerzoo.weights import (
     DRIFT_SPREAD,
@@ -43,6 +51,12 @@ POLICIES: list[Policy] = [
 each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda p: f"{p[0]}-{p[1]}")
 each_kind_of_factors = pytest.mark.parametrize("factors", [ONE, PER_TENSOR])
 each_number_of_threads = pytest.mark.parametrize("threads", [1, 2])
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which threads find several."""
+    monkeypatch.setattr(compiled, "PIECE", CHUNK)
 
 
 def tensors(dtype: torch.dtype) -> list[nn.Parameter]:
@@ -116,43 +130,6 @@ def test_a_factor_of_zero_moves_no_bit_of_its_tensor(policy: Policy) -> None:
     before = weights.parameters[4].detach().clone()
     weights.perturb_(KEY, PER_TENSOR)
     assert torch.equal(weights.parameters[4], before)
-
-
-@pytest.mark.parametrize("law", [Gaussian(), Sphere(), Rademacher()])
-@each_number_of_threads
-@each_policy
-def test_stored_directions_give_the_bits_of_those_made_again(
-    policy: Policy, threads: int, law: Perturbation
-) -> None:
-    """On either side of a direction's first use, and once it made room for another."""
-    precision, dtype = policy
-    again = flatten(tensors(dtype), law, precision, threads)
-    stored = flatten(tensors(dtype), law, precision, threads, noise_memory_gib=1.0)
-    for key in (KEY, OTHER, KEY):
-        for factors in (ONE, PER_TENSOR):
-            for weights in (again, stored):
-                weights.perturb_(key, factors)
-            assert torch.equal(again.working, stored.working)
-            for weights in (again, stored):
-                weights.move_(key, tuple(0.1 * f for f in factors))
-            assert torch.equal(again.theta, stored.theta)
-
-
-def test_a_direction_whose_first_use_failed_is_not_taken_for_a_stored_one() -> None:
-    weights = flatten(tensors(torch.float32), Gaussian(), noise_memory_gib=1.0)
-    calls: list[slice] = []
-
-    def fail(where: slice) -> list[tuple[slice, float]]:
-        calls.append(where)
-        if len(calls) == 3:
-            raise MemoryError
-        return [(where, 1.0)]
-
-    with pytest.raises(MemoryError):
-        weights.noise.add(KEY, fail, torch.zeros(len(weights)), torch.zeros(len(weights)))
-    weights.perturb_(KEY, ONE)
-    expected = weights.theta.double() + 0.75 * direction()
-    assert_close(weights.working, expected, torch.float32)
 
 
 @pytest.mark.parametrize("policy", [p for p in POLICIES if p[0] != "master"])
