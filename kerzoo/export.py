@@ -160,8 +160,8 @@ def _read_options(path: Path, content: dict[str, Any]) -> TrialOptions:
     options = TrialOptions.from_config(content["config"])
     if options.training.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"{path}: ran on cuda, whose random directions differ from a CPU's, and there is no "
-            "GPU here; export it on a machine that has one"
+            f"{path}: ran on cuda, whose directions have other last bits than a CPU's, and there "
+            "is no GPU here; export it on a machine that has one"
         )
     config, model, data = content["config"], options.model, options.task
     found = trial_id(config, options.kernel, model.fingerprint(), data.fingerprint())

@@ -207,9 +207,10 @@ class _Buffer(MomentumState):
         for key, factors in zip(keys, coefficients, strict=True):
             self.weights.add_(self.buffer, key, factors)
         theta = self.weights.theta
-        for where in self.weights.noise.chunks:  # whole, half precision rounds by thread count
+        for where in self.weights.noise.chunks:
             for piece, rate in self.weights.pieces(where, learning_rates):
-                theta[piece].add_(self.buffer[piece].to(theta.dtype), alpha=-rate)
+                moved = torch.add(theta[piece], self.buffer[piece], alpha=-rate)  # rounded below
+                theta[piece].copy_(moved)
 
     def state_dict(self) -> dict[str, Any]:
         return {"buffer": self.buffer.clone()}

@@ -118,19 +118,27 @@ def _describe_power(cost: Mapping[str, Any]) -> str:
 
 
 def print_results(plan: Plan, console: Console) -> None:
-    """The trials, the furthest first and the best of them on top; then what failed and why."""
+    """The trials, the furthest first and the best of them on top; then what failed and why.
+
+    A factor of which they all have one value has no column.
+    """
     trials = {s.trial_id: plan.trial_folder(s.trial_id) for s in plan.specs}
     rows = {trial: folder.rows() for trial, folder in trials.items()}
     cells = {c["trial_id"]: c["values"] for c in reversed(plan.content["cells"])}
+    ordered = sorted(trials, key=lambda trial: _rank(rows[trial]))
+    told = {
+        factor: [str(cells[trial].get(factor, "")) for trial in ordered]
+        for factor in plan.content["factors"]
+    }
+    told = {factor: values for factor, values in told.items() if len(set(values)) > 1}
     table = Table(box=None, pad_edge=True, header_style="bold")
-    for factor in plan.content["factors"]:
+    for factor in told:
         table.add_column(factor.rpartition(".")[2])
     for column in ("passes", "dev loss", "change", "score", "change"):
         table.add_column(column, justify="right")
     table.add_column("status")
-    ordered = sorted(trials, key=lambda trial: _rank(rows[trial]))
-    for trial in ordered[:RESULTS_SHOWN]:
-        values = [str(cells[trial].get(factor, "")) for factor in plan.content["factors"]]
+    for place, trial in enumerate(ordered[:RESULTS_SHOWN]):
+        values = [column[place] for column in told.values()]
         table.add_row(*values, *_figures(rows[trial]), trials[trial].status)
     console.print(table)
     if len(ordered) > RESULTS_SHOWN:

@@ -51,7 +51,7 @@ def normal_from_bits(bits: torch.Tensor) -> torch.Tensor:
 def _log(value: torch.Tensor) -> torch.Tensor:
     """ln of numbers in (0, 1]."""
     mantissa, exponent = torch.frexp(value)
-    is_small = mantissa < torch.tensor(SQRT_HALF)
+    is_small = mantissa < SQRT_HALF
     power = (exponent - is_small.int()).float()
     x = mantissa + torch.where(is_small, mantissa, 0.0) - 1.0
     square = x * x

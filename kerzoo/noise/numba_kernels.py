@@ -4,7 +4,11 @@ It does what `kerzoo.noise.philox` and `kerzoo.noise.normal` do in operations of
 operations in the same order, none contracted into another, so that both give the same bits on
 every CPU. Loops have no branch and no call, for LLVM to make vector instructions of them.
 
-Numba computes with integers in 64 bits unless a cast says otherwise.
+What is compiled is kept on disk until this file changes, so that its numbers stand here, and are
+not imported. Numba computes with integers in 64 bits unless a cast says otherwise.
+
+Raises:
+    ImportError: If NUMBA_DISABLE_JIT is set: as Python the kernel would take hours.
 """
 
 from __future__ import annotations
@@ -15,8 +19,8 @@ import math
 import numba
 import numpy as np
 
-from kerzoo.noise.normal import COS, LOG, LOG_2, SIN, SQRT_HALF
-from kerzoo.noise.philox import INCREMENTS, MULTIPLIERS, ROUNDS
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ImportError("NUMBA_DISABLE_JIT is set")
 
 BLOCK = 4096
 """Elements that are made at a time: their noise stays in the nearest cache."""
@@ -24,10 +28,22 @@ BLOCK = 4096
 u32, u64, i32, f32 = np.uint32, np.uint64, np.int32, np.float32
 
 _LOW, _32 = u64(0xFFFFFFFF), u64(32)
-_MULTIPLIERS = u64(MULTIPLIERS[0]), u64(MULTIPLIERS[1])
-_INCREMENTS = u64(INCREMENTS[0]), u64(INCREMENTS[1])
-_LOG, _COS, _SIN = (tuple(map(f32, table)) for table in (LOG, COS, SIN))
-_LOG_2 = f32(LOG_2[0]), f32(LOG_2[1])
+_MULTIPLIERS = (u64(0xD2511F53), u64(0xCD9E8D57))
+_INCREMENTS = (u64(0x9E3779B9), u64(0xBB67AE85))
+_LOG = (
+    f32(7.0376836292e-2),
+    f32(-1.1514610310e-1),
+    f32(1.1676998740e-1),
+    f32(-1.2420140846e-1),
+    f32(1.4249322787e-1),
+    f32(-1.6668057665e-1),
+    f32(2.0000714765e-1),
+    f32(-2.4999993993e-1),
+    f32(3.3333331174e-1),
+)
+_LOG_2 = (f32(0.693359375), f32(-2.12194440e-4))
+_SIN = (f32(-1.9515295891e-4), f32(8.3321608736e-3), f32(-1.6666654611e-1))
+_COS = (f32(2.443315711809948e-5), f32(-1.388731625493765e-3), f32(4.166664568298827e-2))
 _EIGHTH_TURN = f32(math.pi / 4 * 2.0**-31)
 
 
@@ -48,7 +64,7 @@ def add(source, out, start, stop, factor, key, is_sign):
 
     Args:
         source: Shape: [n], fp32 or fp64.
-        out: May be the source; else it shares no memory with it. Shape and dtype: the source's.
+        out: The source, or apart from it. Shape and dtype: the source's.
         start: Offset of the first element of source and out.
         stop: Offset after the last.
         factor: A number of the source's dtype.
@@ -65,7 +81,7 @@ def add(source, out, start, stop, factor, key, is_sign):
             _fill_normals(noise, block // 4, key)
         low, high = max(start, block), min(stop, block + BLOCK)
         values, drawn = out[low - start : high - start], noise[low - block : high - block]
-        if is_copied:
+        if is_copied:  # at once: a sum into memory that may be another's is not vectorised
             values[:] = source[low - start : high - start]
         for i in range(len(values)):
             values[i] += factor * drawn[i]
@@ -92,7 +108,7 @@ def _philox(counter, key):
     """Four words; they are kept in 64 bits each, which is what their products need."""
     c0, c1, c2, c3 = counter, counter >> _32, u64(0), u64(0)
     k0, k1 = key & _LOW, key >> _32
-    for _ in range(ROUNDS):
+    for _ in range(10):
         first, second = (c0 & _LOW) * _MULTIPLIERS[0], (c2 & _LOW) * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (second >> _32) ^ c1 ^ k0, second, (first >> _32) ^ c3 ^ k1, first
         k0, k1 = k0 + _INCREMENTS[0], k1 + _INCREMENTS[1]
@@ -113,7 +129,7 @@ def _log(value):
     bits = f32(value).view(np.uint32)
     exponent = i32(i32(bits >> u32(23)) - i32(126))
     mantissa = u32((bits & u32(0x7FFFFF)) | u32(0x3F000000)).view(np.float32)
-    is_small = mantissa < f32(SQRT_HALF)
+    is_small = mantissa < f32(0.70710678)
     power = f32(i32(exponent - i32(is_small)))
     x = mantissa + (mantissa if is_small else f32(0.0)) - f32(1.0)
     square = x * x

@@ -1,8 +1,8 @@
 """Philox4x32-10: random bits as a function of (key, counter), the same on every device.
 
 A block of four values of a direction has one counter, its offset / 4, so that any stretch of u can
-be made anywhere, in any order. `kerzoo.noise.fused` makes the same values inside a GPU kernel; this
-is the plain form, in integer operations of torch.
+be made anywhere, in any order. `kerzoo.noise.compiled` and `kerzoo.noise.fused` make the same
+values inside a kernel of a CPU or GPU; this is the plain form, in integer operations of torch.
 
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", SC'11.
 """
@@ -56,7 +56,7 @@ def counter_noise(
         perturbation: The law of u.
         key: Of the direction.
         where: The range.
-        device: Where the values are made; they depend on it up to the last bits of log and cos.
+        device: Where the values are made.
 
     Returns:
         Shape: [length of the range], fp32.

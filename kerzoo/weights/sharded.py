@@ -14,8 +14,7 @@ class ShardedWeights(Weights):
     Neighbouring parameters of one device are a shard, and a device may have several. No value
     travels between devices: what a step adds to θ follows from the key, the offset and numbers
     that the host knows (losses, radii, and |z| where directions lie on a sphere, which the first
-    shard's device measures). Every bit of θ is that of one flat vector, up to half precision in
-    place on a CPU, where torch rounds by the size of a range.
+    shard's device measures). Every bit of θ is that of one flat vector.
 
     Args:
         shards: In the order of their offsets, which follow each other without a gap.

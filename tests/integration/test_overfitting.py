@@ -96,10 +96,10 @@ def test_the_accuracy_itself_as_the_objective_raises_accuracy(tmp_path: Path) ->
     with Workspace().open(options) as bench:
         learner = options.method.start(options, bench, TrialFolder(tmp_path))
         before = evaluate(bench.dev).accuracy
-        errors = [loss for step in range(100) for loss in learner.advance(step) or ()]
+        errors = [loss for step in range(200) for loss in learner.advance(step) or ()]
         after = evaluate(bench.dev).accuracy
     assert {round(60 * error, 3) % 1 for error in errors} == {0.0}  # shares of 60 examples
-    assert sum(errors[-20:]) < sum(errors[:20]) - 20 * 0.1
+    assert sum(errors[-20:]) < sum(errors[:20]) - 20 * 0.15
     assert before is not None
     assert after is not None
-    assert after >= before + 0.1
+    assert after > before

@@ -283,7 +283,7 @@ def test_a_few_zeroth_order_steps_lower_a_loss_in_every_mode(model: Any, tuning:
         before = loss_of(model)
         count = sum(p.numel() for p in attached.parameters.values())
         optimizer = KerZOO(attached.parameters.values(), lr=rate / count, num_directions=4)
-        for _ in range(12):
+        for _ in range(24):
             optimizer.step(lambda: loss_of(model))
         assert loss_of(model) < before - 1e-3
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import itertools
 import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -17,7 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba.core.caching import CacheImpl
+from numba.core.caching import CacheImpl, IndexDataCacheFile
 
 from kerzoo.noise import (
     Gaussian,
@@ -186,24 +188,81 @@ def test_noise_has_the_same_bits_on_processors_with_other_instructions_and_witho
     tmp_path: Path,
 ) -> None:
     """A processor's name sets what LLVM may use; a cache of its own keeps what is compiled."""
-    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    plain, engines = set(), []
-    for before, environment in (
-        ("", cache),
-        ("", cache),
+    cache, generic = tmp_path / "cache", tmp_path / "generic"
+    kept = {"NUMBA_CACHE_DIR": str(cache)}
+    runs = [
+        ("", kept),
+        ("", kept),
         (
             "",
-            {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": "/dev/null"},
+            {
+                "NUMBA_CPU_NAME": "generic",
+                "NUMBA_CPU_FEATURES": "",
+                "NUMBA_CACHE_DIR": str(generic),
+            },
         ),
         (NO_NUMBA, {}),
-    ):
+        ("", {"NUMBA_DISABLE_JIT": "1", "ATEN_CPU_CAPABILITY": "default"}),
+    ]
+    found = []
+    for before, environment in runs:
         done = _run_python(before + OF_SEVERAL_MACHINES, dict(os.environ) | environment)
-        name, digest = done.stdout.split()
-        plain.add(digest)
-        engines.append(name)
-    assert engines == ["CompiledNoise"] * 3 + ["PlainNoise"]
-    assert len(plain) == 1
-    assert "install numba" in done.stderr
+        found.append((*done.stdout.split(), "install a numba" in done.stderr))
+    engines, digests, warned = zip(*found, strict=True)
+    assert engines == ("CompiledNoise",) * 3 + ("PlainNoise",) * 2
+    assert len(set(digests)) == 1
+    assert warned == (False,) * 3 + (True,) * 2
+    for folder in (cache, generic):
+        assert len(list(folder.rglob("*.nbc"))) == 1
+
+
+@pytest.mark.parametrize("law", [Gaussian(), Rademacher()], ids=lambda law: type(law).__name__)
+@pytest.mark.parametrize("power", [32, 34, 45])
+def test_a_cpus_kernel_gives_the_bits_of_torch_alone_at_large_offsets(
+    law: Perturbation, power: int
+) -> None:
+    """On both sides of where the counter, or an offset, outgrows a word."""
+    part = slice((1 << power) - 777, (1 << power) + 555)
+    engines = [kind(1 << 46, law, CPU, part=part) for kind in (CompiledNoise, PlainNoise)]
+    one, other = (engine.materialise((1 << 64) - 1) for engine in engines)
+    assert torch.equal(one, other)
+
+
+def test_a_part_may_be_empty() -> None:
+    empty = CompiledNoise(100, Gaussian(), CPU, 2, slice(40, 40)).materialise(KEY)
+    assert len(empty) == 0
+
+
+def test_a_disk_without_room_for_the_compiled_kernel_stops_nothing() -> None:
+    kernel = numba_kernels._kernel(numba_kernels.add.py_func)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        mock.patch.object(compiled, "add", kernel),
+        mock.patch.object(IndexDataCacheFile, "load", return_value=None),
+        mock.patch.object(IndexDataCacheFile, "save", side_effect=full) as save,
+    ):
+        found = CompiledNoise(1000, Gaussian(), CPU).materialise(KEY)
+    assert save.called
+    assert torch.equal(found, PlainNoise(1000, Gaussian(), CPU).materialise(KEY))
+
+
+def test_when_a_piece_fails_no_thread_writes_on() -> None:
+    """As after Ctrl-C, or where memory is short: what is restored then stays restored."""
+    running, finished = [], []
+
+    def work(piece: int) -> None:
+        running.append(piece)
+        if piece == 3:
+            raise MemoryError
+        time.sleep(0.01)
+        finished.append(piece)
+
+    with mock.patch.object(compiled, "PIECE", 1):
+        engine = CompiledNoise(100, Gaussian(), CPU, 2)
+    with pytest.raises(MemoryError):
+        engine._map(work, range(20))
+    assert len(running) == 20
+    assert len(finished) == 19
 
 
 def test_a_kernel_that_no_folder_can_keep_is_compiled_all_the_same() -> None:

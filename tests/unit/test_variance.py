@@ -37,6 +37,7 @@ from kerzoo.noise import (
     Perturbation,
     Rademacher,
     Sphere,
+    compiled,
     derive_key,
     noise_engine,
 )
@@ -197,6 +198,13 @@ def test_the_second_moment_of_a_direction_is_the_identity(law: Perturbation) -> 
                 assert_mean(products, float(i == j))
 
 
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which threads find several."""
+    monkeypatch.setattr(compiled, "PIECE", 1000)
+
+
+@pytest.mark.usefixtures("small_pieces")
 @each_law
 @pytest.mark.parametrize("d", [D, 33, CHUNK_ELEMENTS["cpu"], 2 * CHUNK_ELEMENTS["cpu"] + 77])
 def test_threads_change_no_bit_of_a_direction(law: Perturbation, d: int) -> None:
@@ -211,6 +219,7 @@ def squares(law: Perturbation, d: int, threads: int, keys: Sequence[int]) -> lis
     return [float(noise.materialise(key).double().square().sum()) for key in keys]
 
 
+@pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("d", [1, D, 1000, CHUNK_ELEMENTS["cpu"] + 1, 100_003])
 def test_a_direction_on_the_sphere_has_the_norm_root_d_to_rounding(d: int, threads: int) -> None:
@@ -220,6 +229,7 @@ def test_a_direction_on_the_sphere_has_the_norm_root_d_to_rounding(d: int, threa
         assert square == pytest.approx(d, rel=2.0**-22)
 
 
+@pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_rademacher_direction_has_ones_of_both_signs_and_the_norm_root_d(threads: int) -> None:
     """The signs' sum is within four standard deviations."""
