@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kerzoo.allocation import keep_freed_memory
 from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.frozen import CachedEntry, FrozenOutputs, frozen_layers_replaced, frozen_outputs
 from kerzoo.losses import ForwardGraphs, SequenceRunner, SplitLoss, check_output_layer, open_loss
@@ -121,6 +122,8 @@ class Workspace:
             together = options.method.points_per_forward(options) > 1
             adapters = StackedAdapters(attached) if together else None
             losses = self._losses(stack, options, loaded, splits, graphs, adapters)
+            if options.training.device == "cpu":
+                keep_freed_memory()
             yield Bench(parameters, losses, self._note(options, loaded))
 
     def first_metrics(self, options: TrialOptions, bench: Bench) -> Metrics:

@@ -196,6 +196,8 @@ class ModelSource(abc.ABC):
         Raises:
             ValueError: If the model cannot be had, or its folder is not a model's.
         """
+        from kerzoo.models.linear import compute_by_onednn
+
         if num_devices < 1 or (num_devices > 1 and device != "cuda"):
             raise ValueError(
                 f"num_devices must be 1, or more with device cuda, got {num_devices} on {device}"
@@ -208,6 +210,8 @@ class ModelSource(abc.ABC):
             model, tokenizer = read_folder(folder, self.dtype, num_devices)
         if num_devices == 1:
             model.to(device)  # type: ignore[arg-type]
+        if device == "cpu":
+            compute_by_onednn(model)
         model.train(False).requires_grad_(False)
         model.config.use_cache = False
         return LoadedModel(model, tokenizer, self.fingerprint())

@@ -20,8 +20,10 @@ from kerzoo.noise.engine import COMPILED_LAWS, NoiseEngine, Stretches
 from kerzoo.noise.laws import Perturbation, Rademacher
 from kerzoo.noise.numba_kernels import BLOCK, add
 
-PIECE = 64 * BLOCK
-"""Elements that a thread takes at a time."""
+SMALL, PIECE = 16 * BLOCK, 1024 * BLOCK
+"""Elements that a thread takes at a time, at least and at most: each costs Python 0.1 ms."""
+CONVERTED = 64 * BLOCK
+"""Elements that are converted to another precision at a time."""
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -49,7 +51,8 @@ class CompiledNoise(NoiseEngine):
         assert type(perturbation) in COMPILED_LAWS
         super().__init__(num_elements, perturbation, device, part)
         self._is_sign = isinstance(perturbation, Rademacher)
-        parallel = num_threads > 1 and self.length > PIECE
+        self._piece = min(PIECE, max(SMALL, -(-self.length // num_threads)))
+        parallel = num_threads > 1 and self.length > self._piece
         self._pool = ThreadPoolExecutor(num_threads, "noise") if parallel else None
         with contextlib.suppress(OSError):  # a disk with no room for what was compiled
             nothing = torch.empty(0, dtype=torch.float32, device=device)
@@ -62,15 +65,15 @@ class CompiledNoise(NoiseEngine):
 
         def work(piece: tuple[slice, float]) -> None:
             where, factor = piece
-            begin, start = source[where], self.part.start + where.start
             if source.dtype == out.dtype == computed:
-                self._add(key, begin, out[where], start, factor * scale)
-            else:
-                values = begin.to(computed, copy=True)
-                self._add(key, values, values, start, factor * scale)
-                out[where].copy_(values)
+                self._add(key, source[where], out[where], where.start, factor * scale)
+                return
+            for part, _ in _cut([piece], CONVERTED):
+                values = source[part].to(computed, copy=True)
+                self._add(key, values, values, part.start, factor * scale)
+                out[part].copy_(values)
 
-        self._map(work, _pieces(stretches(slice(0, self.length))))
+        self._map(work, _cut(stretches(slice(0, self.length)), self._piece))
 
     def length_of(self, key: int) -> float:
         """A chunk at a time, as torch alone would measure it."""
@@ -78,7 +81,7 @@ class CompiledNoise(NoiseEngine):
         def sum_of_squares(offsets: slice) -> float:
             length = offsets.stop - offsets.start
             values = torch.zeros(length, dtype=torch.float32, device=self.device)
-            self._add(key, values, values, offsets.start, 1.0)
+            self._add(key, values, values, offsets.start - self.part.start, 1.0)
             return self.sum_of_squares(values)
 
         chunks = self._chunks_of(slice(0, self.num_elements))
@@ -87,7 +90,8 @@ class CompiledNoise(NoiseEngine):
     def _add(
         self, key: int, source: torch.Tensor, out: torch.Tensor, start: int, factor: float
     ) -> None:
-        """out ← source + factor·z(key), whose first elements have an offset in the whole of u."""
+        """out ← source + factor·z(key) on a stretch that starts at a place in this part."""
+        start += self.part.start
         begin, result = source.detach().numpy(), out.detach().numpy()
         with np.errstate(over="ignore"):
             number = begin.dtype.type(factor)
@@ -104,8 +108,8 @@ class CompiledNoise(NoiseEngine):
             futures.wait(tasks)
 
 
-def _pieces(stretches: Iterable[tuple[slice, float]]) -> Iterator[tuple[slice, float]]:
-    """Stretches cut into what a thread takes at a time."""
+def _cut(stretches: Iterable[tuple[slice, float]], size: int) -> Iterator[tuple[slice, float]]:
+    """The same in stretches of at most that size."""
     for where, factor in stretches:
-        for start in range(where.start, where.stop, PIECE):
-            yield slice(start, min(start + PIECE, where.stop)), factor
+        for start in range(where.start, where.stop, size):
+            yield slice(start, min(start + size, where.stop)), factor

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from kerzoo.noise import Gaussian, derive_key, noise_engine, uniform_from_key
-from kerzoo.noise.compiled import PIECE
+from kerzoo.noise.compiled import SMALL
 
 CPU = torch.device("cpu")
-LENGTH = 3 * PIECE + 123
+LENGTH = 5 * SMALL + 123
 
 
 def direction(key: int, threads: int = 1, length: int = LENGTH) -> torch.Tensor:
