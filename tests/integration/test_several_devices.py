@@ -26,6 +26,7 @@ from kerzoo.attempt import run_trial
 from kerzoo.frozen import frozen_layers_replaced
 from kerzoo.losses.heads import before_output_layer, output_layer, scores_of_tokens
 from kerzoo.models import LoadedModel
+from kerzoo.models.linear import compute_by_onednn
 from kerzoo.models.placement import num_gpus_of, places_on, spread
 from kerzoo.models.tiny import TinyModel
 from kerzoo.records import Row
@@ -208,6 +209,7 @@ def test_a_trial_with_hooks_and_shards_has_the_rows_of_one_without(
 
     def load(self: TinyModel, *arguments: Any) -> Any:
         model, tokenizer = make(self, *arguments)
+        compute_by_onednn(model)  # before hooks take hold of each module's forward
         spread(model, ["cpu", "cpu"])
         spread_models.append(model)
         return model, tokenizer
