@@ -35,7 +35,7 @@ quickstart: $(VENV)/.installed-run  ## set up, run the small sweep, print where 
 test: $(VENV)/.installed-dev  ## set up, run all tests that need no GPU
 	$(RUN) -m pytest -q -m "not gpu and not chaos" $(SHARED)
 
-chaos: $(VENV)/.installed-dev  ## set up, kill, starve and stop whole sweeps; forty minutes on two cores
+chaos: $(VENV)/.installed-dev  ## set up, kill, starve and stop whole sweeps; three quarters of an hour
 	$(RUN) -m pytest -q -m chaos
 
 bench: $(VENV)/.installed-dev  ## set up, time steps beside MeZO's, write bench.json; a quarter of an hour

@@ -283,9 +283,6 @@ CPU_ARMS = {
     "kerzoo, plain layers": Arm(
         lambda s: kerzoo_step(s, s.label_loss), "fused", "two forwards, plain layers", plain=True
     ),
-    "kerzoo, noise by torch": Arm(
-        lambda s: kerzoo_step(s, s.label_loss, plain_noise=True), "regenerated"
-    ),
     "kerzoo, in place": Arm(lambda s: kerzoo_step(s, s.label_loss, precision="inplace"), "fused"),
     "kerzoo": Arm(lambda s: kerzoo_step(s, s.label_loss), "fused"),
     "two forwards, published style": Arm(lambda s: two_forwards(s, s.full_logits_loss), plain=True),
@@ -317,7 +314,9 @@ CUDA_POINT_ARMS = {
 CUDA_ARMS = {
     "mezo, published style": CPU_ARMS["mezo, published style"],
     "mezo, label logits": CPU_ARMS["mezo, label logits"],
-    "kerzoo, noise by torch": CPU_ARMS["kerzoo, noise by torch"],
+    "kerzoo, noise by torch": Arm(
+        lambda s: kerzoo_step(s, s.label_loss, plain_noise=True), "regenerated"
+    ),
     "kerzoo, no graphs": CPU_ARMS["kerzoo"],
     "kerzoo": Arm(
         lambda s: kerzoo_step(s, s.label_loss),
