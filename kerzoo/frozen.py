@@ -23,6 +23,7 @@ import filelock
 import torch
 from torch import nn
 
+from kerzoo import METHOD_VERSION
 from kerzoo.assets import cache_folder
 from kerzoo.models import LoadedModel
 from kerzoo.progress import Progress, no_progress
@@ -119,6 +120,7 @@ def frozen_outputs(
     hidden = int(model.config.hidden_size)
     identity = {
         "format": _FORMAT,
+        "method_version": METHOD_VERSION,
         "model": fingerprint,
         "dtype": str(model.dtype),
         "device": model.device.type,

@@ -15,6 +15,7 @@ import pytest
 import torch
 from tiny_trials import FULL, FULL_LAST, LORA_LAST, label_word_loss, trial_config
 
+from kerzoo import frozen
 from kerzoo.build import build
 from kerzoo.evaluation import evaluate
 from kerzoo.frozen import BATCH_EXAMPLES, frozen_layers_replaced, frozen_outputs
@@ -108,7 +109,7 @@ def test_the_content_does_not_depend_on_which_trial_asked_first_or_on_threads(
     assert all(content == found[0] for content in found)
 
 
-def test_another_split_model_dtype_or_depth_has_a_file_of_its_own(
+def test_another_split_model_dtype_depth_or_method_version_has_a_file_of_its_own(
     sst2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = in_folder(tmp_path, monkeypatch)
@@ -123,6 +124,9 @@ def test_another_split_model_dtype_or_depth_has_a_file_of_its_own(
     for number, changes in enumerate(trials, start=1):
         use(Workspace(), sst2, **{"tuning": LORA_LAST} | changes)
         assert len(contents(folder)) == 2 * number
+    monkeypatch.setattr(frozen, "METHOD_VERSION", frozen.METHOD_VERSION + 1)
+    use(Workspace(), sst2, tuning=LORA_LAST)
+    assert len(contents(folder)) == 2 * len(trials) + 2
     identities = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     assert {i["dtype"] for i in identities} == {"torch.float32", "torch.bfloat16"}
     assert {i["first_trainable_layer"] for i in identities} == {2, 3}
