@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from kerzoo.frozen import CachedEntry, FrozenOutputs, model_inputs
 from kerzoo.losses.graphs import ForwardGraphs
+from kerzoo.losses.last_layer import LastLayer
 from kerzoo.models import LoadedModel
 from kerzoo.tasks import Sequences
 from kerzoo.tuning import StackedAdapters
@@ -44,6 +45,9 @@ class SequenceRunner:
             `MICRO_BATCH_SEQUENCES`.
         graphs: Repeats forward passes as CUDA graphs; None runs them operation by operation.
         adapters: Of several points, for `at`.
+
+    Attributes:
+        last_layer: Computes where the states are asked for; None computes it at all positions.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class SequenceRunner:
         self.micro_batch = micro_batch
         self.graphs = graphs
         self.adapters = adapters
+        self.last_layer: LastLayer | None = LastLayer(loaded.model)
         self._inputs: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._turn: int | None = None
         self._computed: dict[tuple[int, ...], tuple[torch.Tensor, ...]] = {}
@@ -128,22 +133,32 @@ class SequenceRunner:
 
     def _compute(self, indices: Sequence[int], positions: Sequence[Sequence[int]]) -> torch.Tensor:
         """`states` of all points in turn. Shape: [points · total positions, hidden]."""
-        inputs = self._inputs_of(tuple(indices))
-        hidden = self._run(inputs) if self.graphs is None else self.graphs(self._run, inputs)
+        inputs = dict(self._inputs_of(tuple(indices)))
+        width = inputs["input_ids"].shape[1]
         of_each = [*positions] * self._num_points
-        rows = [row for row, own in enumerate(of_each) for _ in own]
-        columns = [position for own in of_each for position in own]
-        return before_output_layer(self.loaded.model, hidden[rows, columns])
+        places = [row * width + position for row, own in enumerate(of_each) for position in own]
+        rows = torch.tensor(places, device=self.loaded.model.device)
+        if self.graphs is None or len(rows) == len(
+            of_each
+        ):  # else there is a graph for each number
+            inputs["rows"] = rows
+        hidden = self._run(inputs) if self.graphs is None else self.graphs(self._run, inputs)
+        asked = hidden.flatten(0, 1).index_select(0, rows.to(hidden.device))
+        return before_output_layer(self.loaded.model, asked)
 
     def _run(self, inputs: dict[str, Any]) -> torch.Tensor:
-        """The model's last hidden states. Shape: [B, T, hidden]."""
+        """The model's last hidden states; with "rows", right in those. Shape: [B, T, hidden]."""
         inputs = dict(inputs)
         inputs.pop("place", None)
-        frozen = inputs.pop("frozen", None)
+        frozen, rows = inputs.pop("frozen", None), inputs.pop("rows", None)
         if self.entry is not None:
             self.entry.outputs = frozen
+        computed: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if rows is not None and self.last_layer is not None:
+            computed = self.last_layer.at(rows, inputs["input_ids"].numel())
         try:
-            states: torch.Tensor = self.loaded.model.base_model(**inputs).last_hidden_state
+            with computed:
+                states: torch.Tensor = self.loaded.model.base_model(**inputs).last_hidden_state
         finally:
             if self.entry is not None:
                 self.entry.outputs = None

@@ -81,7 +81,7 @@ def paths_in_layers(model: PreTrainedModel, name: str) -> list[str]:
 
     In RoBERTa "output.dense" is the feed-forward output and not "attention.output.dense".
     """
-    paths = [path for path, _ in decoder_layers(model)[0].named_modules() if path]
+    paths = [path for path, _ in decoder_layers(model)[-1].named_modules() if path]
     return [p for p in paths if p == name] or [p for p in paths if is_called(p, name)]
 
 

@@ -85,6 +85,11 @@ class Setting:
         """The loss as trials compute it."""
         return self.loss.loss(range(len(self.split)))
 
+    def whole_layers_loss(self) -> float:
+        """The loss as trials compute it, but with the last layer at all positions."""
+        self.loss.runner.last_layer = None
+        return self.label_loss()
+
     def losses_at(self, points: Sequence[torch.Tensor]) -> list[float]:
         """The loss at several points, by forward passes that they share."""
         return self.loss.losses(range(len(self.split)), points)
@@ -283,11 +288,15 @@ CPU_ARMS = {
     "kerzoo, plain layers": Arm(
         lambda s: kerzoo_step(s, s.label_loss), "fused", "two forwards, plain layers", plain=True
     ),
+    "kerzoo, whole last layer": Arm(
+        lambda s: kerzoo_step(s, s.whole_layers_loss), "fused", "two forwards, whole last layer"
+    ),
     "kerzoo, in place": Arm(lambda s: kerzoo_step(s, s.label_loss, precision="inplace"), "fused"),
     "kerzoo": Arm(lambda s: kerzoo_step(s, s.label_loss), "fused"),
     "two forwards, published style": Arm(lambda s: two_forwards(s, s.full_logits_loss), plain=True),
     "two forwards, all logits": Arm(lambda s: two_forwards(s, s.full_logits_loss)),
     "two forwards, plain layers": Arm(lambda s: two_forwards(s, s.label_loss), plain=True),
+    "two forwards, whole last layer": Arm(lambda s: two_forwards(s, s.whole_layers_loss)),
     "two forwards": Arm(lambda s: two_forwards(s, s.label_loss)),
 }
 CACHE_ARMS = {

@@ -275,11 +275,11 @@ def print_case(case: Case, rows: Sequence[dict[str, Any]]) -> None:
         f"\n{case.model}, {case.tuning}, {case.dtype}, {case.batch_size} × "
         f"{case.sequence_length} tokens, {case.device}"
     )
-    print(f"  {'':26}{'step':>10}{'spread':>17}{'passes':>9}{'÷ 2 fwd':>9}{'MeZO ÷':>8}{'GiB':>7}")
+    print(f"  {'':31}{'step':>10}{'spread':>17}{'passes':>9}{'÷ 2 fwd':>9}{'MeZO ÷':>8}{'GiB':>7}")
     for row in rows:
         low, high = (1e3 * second for second in row["step_s_range"])
         print(
-            f"  {row['arm']:26}{1e3 * row['step_s']:7.1f} ms{low:8.1f} … {high:6.1f}"
+            f"  {row['arm']:31}{1e3 * row['step_s']:7.1f} ms{low:8.1f} … {high:6.1f}"
             f"{_show(row['passes_share'], '8.0%')} {_show(row['step_over_two_forwards'], '8.2f')}"
             f"{_show(row['speedup_over_mezo'], '8.2f')}{_show(row['peak_memory_gib'], '7.2f')}",
             flush=True,
