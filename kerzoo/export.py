@@ -22,7 +22,7 @@ from kerzoo import METHOD_VERSION
 from kerzoo.build import TARGET, resolve
 from kerzoo.identity import trial_id
 from kerzoo.models import HubModel, LoadedModel, ModelSource
-from kerzoo.models.base import quiet_transformers
+from kerzoo.models.folder import quiet_transformers
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, ProgressBars, no_progress
 from kerzoo.records import Row, TrialFolder, score_of, write_json

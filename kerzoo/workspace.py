@@ -2,7 +2,7 @@
 
 A worker that runs one trial after another loads each of them once. Before a trial starts, a
 checksum of all the model's weights is compared with the one taken when it was loaded; a model
-that was changed is loaded again.
+that was changed is given its weights again, or loaded again where that does not bring them back.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.frozen import CachedEntry, FrozenOutputs, frozen_layers_replaced, frozen_outputs
 from kerzoo.losses import ForwardGraphs, SequenceRunner, SplitLoss, check_output_layer, open_loss
 from kerzoo.models import LoadedModel
+from kerzoo.models.folder import read_weights_again
 from kerzoo.options import TrialOptions
 from kerzoo.progress import Progress, no_progress
 from kerzoo.tasks import EncodedSplit, GenerationTask
@@ -113,8 +114,7 @@ class Workspace:
         splits = {name: self._split(options, loaded, name) for name in names}
         tuning = options.method.tuning(options)
         with contextlib.ExitStack() as stack:
-            if tuning.changes_base_model:
-                stack.callback(self._forget_model)
+            stack.callback(_forget_gradients, loaded.model)
             attached = stack.enter_context(tuning.attach(loaded.model, options.training.seed))
             parameters = list(attached.parameters.values())
             recorded = options.training.device == "cuda" and not loaded.is_spread
@@ -149,6 +149,8 @@ class Workspace:
             _, loaded, expected = self._model
             if weights_checksum(loaded.model) == expected:
                 return loaded
+            if read_weights_again(loaded.model) and weights_checksum(loaded.model) == expected:
+                return loaded
         self._model = None
         self.progress(f"loading {options.model.name}", 0, 1)
         device = options.training.device
@@ -159,11 +161,8 @@ class Workspace:
         self._model = (key, loaded, weights_checksum(loaded.model))
         return loaded
 
-    def _forget_model(self) -> None:
-        self._model = None
-
     def release_memory(self) -> None:
-        """Give back what a failed attempt left; a model that was being changed is loaded again."""
+        """Give back what a failed attempt left."""
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -261,6 +260,12 @@ def demonstrations_for(options: TrialOptions, loaded: LoadedModel) -> Demonstrat
     positions = getattr(loaded.model.config, "max_position_embeddings", task.max_length)
     window = min(task.max_length, int(positions))
     return Demonstrations(tuple(map(task.verbalise, examples)), window, fit)
+
+
+def _forget_gradients(model: nn.Module) -> None:
+    """What a first-order trial, or one that was interrupted, leaves on the model's own weights."""
+    model.requires_grad_(False)
+    model.zero_grad()
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerzoo.hub import check_commit, check_served
-from kerzoo.models.base import ModelSource, is_masked, read_folder
+from kerzoo.models.base import ModelSource
+from kerzoo.models.folder import is_masked, read_folder
 from kerzoo.progress import Progress
 
 if TYPE_CHECKING:

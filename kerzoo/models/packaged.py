@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from kerzoo.assets import PackageFile, cache_folder
-from kerzoo.models.base import ModelSource, quiet_transformers, read_folder
+from kerzoo.models.base import ModelSource
+from kerzoo.models.folder import quiet_transformers, read_folder
 from kerzoo.progress import Progress
 
 if TYPE_CHECKING:

@@ -172,9 +172,8 @@ class MasterWeights(FlatWeights):
         total: int | None = None,
     ) -> None:
         super().__init__(parameters, perturbation, num_threads, start, total)
-        self.master = self.working.to(
-            torch.promote_types(self.working.dtype, torch.float32)
-        ).clone()
+        dtype = torch.promote_types(self.working.dtype, torch.float32)
+        self.master = self.working.to(dtype, copy=True)
 
     @property
     def theta(self) -> torch.Tensor:

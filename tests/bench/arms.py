@@ -184,16 +184,17 @@ def two_forwards(setting: Setting, loss: Callable[[], float]) -> Step:
 
 
 def _timed(setting: Setting, function: Callable[..., None]) -> Callable[..., None]:
-    """Count a function's duration as a pass, if passes are timed."""
+    """Count a function's duration as a pass, if passes are timed; once, if it calls another."""
 
     def call(*arguments: object) -> None:
         if not TIME_PASSES[0]:
             return function(*arguments)
+        before = setting.passes_s
         wait(setting.case.device)
         start = time.perf_counter()
         function(*arguments)
         wait(setting.case.device)
-        setting.passes_s += time.perf_counter() - start
+        setting.passes_s = before + time.perf_counter() - start
         return None
 
     return call

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from kerzoo.models import LoadedModel, ModelSource, TinyOpt, TinyRoberta
-from kerzoo.models.base import quiet_transformers, read_folder
+from kerzoo.models.folder import quiet_transformers, read_folder
 from kerzoo.noise import Gaussian
 from kerzoo.optimizer import KerZOO
 from kerzoo.weights import MasterWeights, Precision, flatten

@@ -15,7 +15,7 @@ import yaml
 
 from kerzoo.build import build
 from kerzoo.models import HubModel, LoadedModel, ModelSource, TinyOpt, TinyRoberta
-from kerzoo.models.base import quiet_transformers
+from kerzoo.models.folder import quiet_transformers
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 SIZES: dict[str, Any] = {

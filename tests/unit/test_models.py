@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from kerzoo.build import build
 from kerzoo.models import HubModel, LoadedModel, ModelSource, PackagedSmolLM2, TinyOpt
-from kerzoo.models.base import quiet_transformers
+from kerzoo.models.folder import quiet_transformers
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 OPTIONS = sorted(path.name.removesuffix(".yaml") for path in CONF.glob("*.yaml"))
