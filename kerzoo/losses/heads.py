@@ -69,7 +69,7 @@ class SequenceRunner:
         self.graphs = graphs
         self.adapters = adapters
         self.last_layer: LastLayer | None = LastLayer(loaded.model)
-        self._inputs: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._inputs: dict[tuple[Any, ...], tuple[dict[str, Any], torch.Tensor]] = {}
         self._turn: int | None = None
         self._computed: dict[tuple[int, ...], tuple[torch.Tensor, ...]] = {}
 
@@ -133,15 +133,7 @@ class SequenceRunner:
 
     def _compute(self, indices: Sequence[int], positions: Sequence[Sequence[int]]) -> torch.Tensor:
         """`states` of all points in turn. Shape: [points · total positions, hidden]."""
-        inputs = dict(self._inputs_of(tuple(indices)))
-        width = inputs["input_ids"].shape[1]
-        of_each = [*positions] * self._num_points
-        places = [row * width + position for row, own in enumerate(of_each) for position in own]
-        rows = torch.tensor(places, device=self.loaded.model.device)
-        if self.graphs is None or len(rows) == len(
-            of_each
-        ):  # else there is a graph for each number
-            inputs["rows"] = rows
+        inputs, rows = self._inputs_of(tuple(indices), tuple(map(tuple, positions)))
         hidden = self._run(inputs) if self.graphs is None else self.graphs(self._run, inputs)
         asked = hidden.flatten(0, 1).index_select(0, rows.to(hidden.device))
         return before_output_layer(self.loaded.model, asked)
@@ -164,26 +156,38 @@ class SequenceRunner:
                 self.entry.outputs = None
         return states
 
-    def _inputs_of(self, indices: tuple[int, ...]) -> dict[str, Any]:
+    def _inputs_of(
+        self, indices: tuple[int, ...], positions: tuple[tuple[int, ...], ...]
+    ) -> tuple[dict[str, Any], torch.Tensor]:
         """What the model is given for some sequences, on its device; the newest are remembered.
 
         A step runs each of its micro-batches at every point. Where points share a forward pass,
         the sequences follow one another once for each, and "place" tells one such pass from others.
+
+        Returns:
+            The inputs, and the rows of the states that are asked for, counted through from sequence
+            to sequence. They are "rows" of the inputs too, but where graphs would be needed for any
+            number of them.
         """
         # What is made in inference mode has no gradient.
-        key = (torch.is_inference_mode_enabled(), self._place, indices)
+        key = (torch.is_inference_mode_enabled(), self._place, indices, positions)
         if key not in self._inputs:
             while len(self._inputs) >= _BATCHES_REMEMBERED:
                 self._inputs.pop(next(iter(self._inputs)))
+            device = self.loaded.model.device
             tokens, lengths = self.sequences.batch(indices, self.loaded.pad_token_id)
             inputs = model_inputs(self.loaded, tokens, lengths)
             if self.frozen is not None:
-                device = self.loaded.model.device
                 inputs["frozen"] = self.frozen.batch(list(indices), tokens.shape[1]).to(device)
             if self._place is not None:
                 inputs = {k: _repeat(v, self._num_points) for k, v in inputs.items()}
                 inputs["place"] = self._place
-            self._inputs[key] = inputs
+            of_each, width = positions * self._num_points, tokens.shape[1]
+            places = [row * width + place for row, own in enumerate(of_each) for place in own]
+            rows = torch.tensor(places, device=device)
+            if self.graphs is None or len(rows) == len(of_each):
+                inputs["rows"] = rows
+            self._inputs[key] = inputs, rows
         return self._inputs[key]
 
 

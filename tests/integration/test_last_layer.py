@@ -191,3 +191,26 @@ def test_a_model_whose_layers_are_all_cached_has_nothing_to_compute() -> None:
         stored.batch.return_value = torch.randn(len(LENGTHS), max(LENGTHS), HIDDEN)
         runner = runner_of(model, frozen=stored, entry=entry)
         assert torch.equal(states_of(runner), whole(runner))
+
+
+@pytest.mark.parametrize(
+    ("positions", "has_rows"), [(POSITIONS, False), (([8], [1], [0], [6]), True)]
+)
+def test_recorded_passes_have_a_shape_for_each_batch_and_not_for_each_number_of_positions(
+    positions: tuple[list[int], ...], has_rows: bool
+) -> None:
+    with torch.inference_mode(False):
+        model = make_model("opt")
+    given: list[dict[str, Any]] = []
+
+    def graphs(forward: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        given.append(inputs)
+        states: torch.Tensor = forward(inputs)
+        return states
+
+    indices = range(len(LENGTHS))
+    found = runner_of(model, graphs=graphs).states(indices, positions)
+    torch.testing.assert_close(
+        found, runner_of(model).states(indices, positions), rtol=ROUNDING, atol=ROUNDING
+    )
+    assert [("rows" in inputs) for inputs in given] == [has_rows]
