@@ -62,16 +62,18 @@ class CompiledNoise(NoiseEngine):
         """In pieces, at the same time on several threads."""
         scale = self.scale_of(key)
         computed = torch.promote_types(source.dtype, torch.float32)
+        is_inference = source.is_inference() or out.is_inference()
 
         def work(piece: tuple[slice, float]) -> None:
             where, factor = piece
             if source.dtype == out.dtype == computed:
                 self._add(key, source[where], out[where], where.start, factor * scale)
                 return
-            for part, _ in _cut([piece], CONVERTED):
-                values = source[part].to(computed, copy=True)
-                self._add(key, values, values, part.start, factor * scale)
-                out[part].copy_(values)
+            with torch.inference_mode(is_inference):  # each thread has a mode of its own
+                for part, _ in _cut([piece], CONVERTED):
+                    values = source[part].to(computed, copy=True)
+                    self._add(key, values, values, part.start, factor * scale)
+                    out[part].copy_(values)
 
         self._map(work, _cut(stretches(slice(0, self.length)), self._piece))
 

@@ -60,11 +60,13 @@ def noise_engine(
         from kerzoo.noise.fused import FusedNoise
 
         return FusedNoise(num_elements, perturbation, device, part)
-    except (ImportError, OSError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (ImportError, OSError, RuntimeError) as error:  # the last where nothing can be compiled
         package, slower = ("numba", 60) if device.type == "cpu" else ("triton", 70)
         warnings.warn(
             f"{error}: noise is made by torch, whose passes over the weights take up to {slower} "
-            f"times as long; install a {package} that can be imported",
+            f"times as long; see that {package} can be imported and can compile",
             stacklevel=2,
         )
         return plain

@@ -13,7 +13,7 @@ import os
 
 import torch
 
-from kerzoo.noise.engine import COMPILED_LAWS, NoiseEngine, Stretches
+from kerzoo.noise.engine import COMPILED_LAWS, NoiseEngine, PlainNoise, Stretches
 from kerzoo.noise.keys import MASK32
 from kerzoo.noise.laws import Perturbation, Rademacher
 from kerzoo.noise.triton_kernels import BLOCK, add, sum_squares
@@ -38,26 +38,43 @@ class FusedNoise(NoiseEngine):
         super().__init__(num_elements, perturbation, device, part)
         self._is_sign = isinstance(perturbation, Rademacher)
         self._is_exact = _INTERPRETED or torch.version.hip is not None
+        self._plain = PlainNoise(num_elements, perturbation, device, part)
+        nothing = torch.zeros(1, device=device)
+        self._add(nothing, nothing, 0, slice(0, 1), 0.0, 0)  # raises where nothing can be compiled
 
     def add(self, key: int, stretches: Stretches, source: torch.Tensor, out: torch.Tensor) -> None:
-        """One launch for each stretch."""
+        """One launch for each stretch; θ in double precision, which has no kernel, by torch."""
+        if source.dtype == torch.float64:
+            self._plain.add(key, stretches, source, out)
+            return
         scale, base = self.scale_of(key), self.part.start
+        for where, factor in stretches(slice(0, self.length)):
+            offsets = slice(base + where.start, base + where.stop)
+            self._add(source, out, base, offsets, factor * scale, key)
+
+    def _add(
+        self,
+        source: torch.Tensor,
+        out: torch.Tensor,
+        base: int,
+        offsets: slice,
+        factor: float,
+        key: int,
+    ) -> None:
+        blocks = -(-offsets.stop // BLOCK.value) - offsets.start // BLOCK.value
         with self._on_device():
-            for where, factor in stretches(slice(0, self.length)):
-                start, stop = base + where.start, base + where.stop
-                blocks = -(-stop // BLOCK.value) - start // BLOCK.value
-                add[(blocks,)](
-                    source,
-                    out,
-                    base,
-                    start,
-                    stop,
-                    factor * scale,
-                    *_halves(key),
-                    IS_SIGN=self._is_sign,
-                    IS_EXACT=self._is_exact,
-                    num_warps=NUM_WARPS,
-                )
+            add[(blocks,)](
+                source,
+                out,
+                base,
+                offsets.start,
+                offsets.stop,
+                factor,
+                *_halves(key),
+                IS_SIGN=self._is_sign,
+                IS_EXACT=self._is_exact,
+                num_warps=NUM_WARPS,
+            )
 
     def length_of(self, key: int) -> float:
         """|z| of the drawn values."""

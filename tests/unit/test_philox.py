@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 from unittest import mock
 
 import numba
@@ -207,13 +208,39 @@ def test_noise_has_the_same_bits_on_processors_with_other_instructions_and_witho
     found = []
     for before, environment in runs:
         done = _run_python(before + OF_SEVERAL_MACHINES, dict(os.environ) | environment)
-        found.append((*done.stdout.split(), "install a numba" in done.stderr))
+        found.append((*done.stdout.split(), "see that numba" in done.stderr))
     engines, digests, warned = zip(*found, strict=True)
     assert engines == ("CompiledNoise",) * 3 + ("PlainNoise",) * 2
     assert len(set(digests)) == 1
     assert warned == (False,) * 3 + (True,) * 2
     for folder in (cache, generic):
         assert len(list(folder.rglob("*.nbc"))) == 1
+
+
+def test_where_nothing_can_be_compiled_torch_makes_the_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Triton says so when the first kernel is launched, here on a device that needs no GPU."""
+
+    class NoCompiler:
+        def __getitem__(self, grid: tuple[int, ...]) -> NoReturn:
+            raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr("kerzoo.noise.fused.add", NoCompiler())
+    with pytest.warns(UserWarning, match=r"find C compiler: noise is made by torch.*see that trit"):
+        engine = noise_engine(8, Gaussian(), torch.device("meta"))
+    assert type(engine) is PlainNoise
+
+
+def test_threads_write_what_was_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        weights = torch.ones(1 << 18, dtype=torch.bfloat16)
+    found = torch.ones(1 << 18, dtype=torch.bfloat16)
+    engine = noise_engine(len(found), Gaussian(), CPU, num_threads=2)
+    with torch.inference_mode():
+        engine.add(1, lambda where: [(where, 0.5)], weights, weights)
+    engine.add(1, lambda where: [(where, 0.5)], found, found)
+    assert torch.equal(weights.clone(), found)
 
 
 @pytest.mark.parametrize("law", [Gaussian(), Rademacher()], ids=lambda law: type(law).__name__)
@@ -297,6 +324,10 @@ for law in (Gaussian(), Sphere(), Rademacher()):
         error = (found.float() - wanted).abs()
         assert (error <= torch.finfo(dtype).eps * wanted.abs() + 2e-5).all(), (law, dtype)
         assert (found[10:4000] == 7.0).all() and (found[:3] == 7.0).all()
+    exact = torch.linspace(-2, 2, size, device=device, dtype=torch.float64)
+    found = torch.empty_like(exact)
+    engine.add(5, lambda _: [(slice(0, size), 1e-12)], exact, found)
+    assert 0 < (found - exact).abs().max() < 1e-11, law
     for part in (slice(0, 16), slice(16, 4111), slice(5, 8200), slice(8192, size)):
         shard = FusedNoise(size, law, device, part)
         assert torch.equal(shard.materialise(5), expected[part]), (law, part)
