@@ -224,6 +224,7 @@ class KerZOO(torch.optim.Optimizer):
             raise ValueError(f"state_dict must be that of a KerZOO with the momentum state {kind}")
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "kerzoo"})
         own = state_dict["kerzoo"]
+        self.weights.adopt_()
         if "theta" in own:
             for shard, theta in zip(
                 self.weights.shards, self.weights.cut(own["theta"]), strict=True

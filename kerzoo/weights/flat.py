@@ -250,8 +250,9 @@ class InPlaceWeights(FlatWeights):
             self._go(key, point)
 
     def adopt_(self) -> None:
-        """Nothing: what was written is θ."""
+        """What was written is θ."""
         self.check_attached()
+        self._displaced = None
 
     def _go(self, key: int, scales: Factors) -> None:
         """From the present point to θ + scales·u(key)."""

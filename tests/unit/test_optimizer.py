@@ -67,19 +67,30 @@ def test_training_lowers_the_loss() -> None:
     assert loss_of(model).item() < before / 2
 
 
-def test_a_state_dict_resumes_bit_for_bit() -> None:
+@pytest.mark.parametrize("precision", ["master", "inplace"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_state_dict_resumes_bit_for_bit(lazy: bool, precision: Precision) -> None:
+    """Into an optimizer that is new, or in the midst of a step of other weights."""
+
+    def optimizer_of(model: nn.Module) -> KerZOO:
+        return KerZOO(model.parameters(), lr=1e-2, lazy=lazy, precision=precision)
+
     through, first, second = network(), network(), network()
-    optimizer = KerZOO(through.parameters(), lr=1e-2)
-    for _ in range(6):
-        optimizer.step(lambda: loss_of(through))
-    begun = KerZOO(first.parameters(), lr=1e-2)
+    optimizer, begun, resumed = map(optimizer_of, (through, first, second))
     for _ in range(3):
         begun.step(lambda: loss_of(first))
+    begun.settle()
+    resumed.estimate(lambda: loss_of(second))
     second.load_state_dict(first.state_dict())
-    resumed = KerZOO(second.parameters(), lr=1e-2)
     resumed.load_state_dict(begun.state_dict())
     for _ in range(3):
         resumed.step(lambda: loss_of(second))
+    for step in range(6):
+        optimizer.step(lambda: loss_of(through))
+        if step == 2:
+            optimizer.settle()  # in place it rounds
+    optimizer.settle()
+    resumed.settle()
     for a, b in zip(through.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
 
