@@ -67,6 +67,7 @@ class ForwardGraphs:
         if places != self._places:
             self._places = places
             self._graphs.clear()
+            self._pool = None  # dies with its graphs
         shape = tuple((k, v.shape if _is_tensor(v) else v) for k, v in inputs.items())
         if shape not in self._graphs:
             self._graphs[shape] = None
@@ -89,7 +90,11 @@ class ForwardGraphs:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:
             torch.cuda.synchronize()
-            with torch.cuda.graph(recording, self._pool, capture_error_mode="thread_local"):
+            stream = torch.cuda.current_stream()
+            with (
+                torch.cuda.stream(stream),
+                torch.cuda.graph(recording, self._pool, capture_error_mode="thread_local"),
+            ):
                 states = forward({**inputs, **own})
         except torch.OutOfMemoryError:
             raise
