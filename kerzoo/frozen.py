@@ -100,7 +100,6 @@ def frozen_layers_replaced(model: nn.Module, first: int) -> Iterator[CachedEntry
 
 def frozen_outputs(
     loaded: LoadedModel,
-    fingerprint: str,
     sequences: Sequences,
     first: int,
     num_threads: int = 1,
@@ -110,7 +109,6 @@ def frozen_outputs(
 
     Args:
         loaded: The untouched model.
-        fingerprint: Of its weights.
         sequences: Of the examples.
         first: Index of the first layer that moves; ≥ 1.
         num_threads: Batches computed at the same time, each by one thread; changes no bit.
@@ -121,7 +119,7 @@ def frozen_outputs(
     identity = {
         "format": _FORMAT,
         "method_version": METHOD_VERSION,
-        "model": fingerprint,
+        "model": loaded.revision,
         "dtype": str(model.dtype),
         "device": model.device.type,
         "first_trainable_layer": first,

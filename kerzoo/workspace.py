@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import gc
 import json
 import re
@@ -17,15 +16,23 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from kerzoo.allocation import keep_freed_memory
+from kerzoo.allocation import keep_freed_memory, return_free_memory
 from kerzoo.evaluation import Metrics, evaluate
 from kerzoo.frozen import CachedEntry, FrozenOutputs, frozen_layers_replaced, frozen_outputs
-from kerzoo.losses import ForwardGraphs, SequenceRunner, SplitLoss, check_output_layer, open_loss
+from kerzoo.losses import (
+    ForwardGraphs,
+    LastLayer,
+    SequenceRunner,
+    SplitLoss,
+    can_be_computed_at_rows,
+    check_output_layer,
+    open_loss,
+)
 from kerzoo.models import LoadedModel
 from kerzoo.models.folder import read_weights_again
 from kerzoo.options import TrialOptions
@@ -62,6 +69,22 @@ class Bench:
         return self.losses["dev"]
 
 
+class _Kept(NamedTuple):
+    """A model that was loaded.
+
+    Attributes:
+        key: Of what was asked for.
+        loaded: The model.
+        checksum: Of its weights as they were loaded.
+        at_rows: Whether its last layer can be computed at some rows alone.
+    """
+
+    key: str
+    loaded: LoadedModel
+    checksum: int
+    at_rows: bool
+
+
 class Workspace:
     """Opens trials one after another; keeps the newest model, data and first evaluations.
 
@@ -77,7 +100,8 @@ class Workspace:
         self.num_threads = num_threads
         self.progress = progress
         self.num_devices = num_devices
-        self._model: tuple[str, LoadedModel, int] | None = None
+        self._model: _Kept | None = None
+        self._revisions: dict[str, str] = {}
         self._splits: dict[str, EncodedSplit] = {}
         self._notes: dict[str, dict[str, str]] = {}
         self._first_metrics: dict[str, Metrics] = {}
@@ -142,28 +166,37 @@ class Workspace:
         """The trial's model, untouched: the one at hand if its checksum is right.
 
         Raises:
-            ValueError: If the model cannot be had, or its logits are not its output layer's.
+            ValueError: If the model cannot be had, is no longer that of earlier trials, or its
+                logits are not its output layer's.
         """
         key = _key(options.model, options.training.device)
-        if self._model is not None and self._model[0] == key:
-            _, loaded, expected = self._model
-            if weights_checksum(loaded.model) == expected:
-                return loaded
-            if read_weights_again(loaded.model) and weights_checksum(loaded.model) == expected:
-                return loaded
-        self._model = None
+        if self._model is not None and self._model.key == key and _is_restored(self._model):
+            return self._model.loaded
+        self._model = None  # before the next one is loaded: there may be no room for two
+        self._model = self._load(key, options)
+        return self._model.loaded
+
+    def _load(self, key: str, options: TrialOptions) -> _Kept:
         self.progress(f"loading {options.model.name}", 0, 1)
         device = options.training.device
         num_devices = self.num_devices if device == "cuda" else 1
         loaded = options.model.load(device, num_devices=num_devices)
+        before = self._revisions.setdefault(key, loaded.revision)
+        if loaded.revision != before:
+            raise ValueError(
+                f"model: the files of {options.model.name} changed while its trials run (they were "
+                f"{before} and are {loaded.revision}); start a sweep of another name for the new "
+                "ones"
+            )
         check_output_layer(loaded.model)
+        at_rows = can_be_computed_at_rows(loaded)
         self.progress(f"loading {options.model.name}", 1, 1)
-        self._model = (key, loaded, weights_checksum(loaded.model))
-        return loaded
+        return _Kept(key, loaded, weights_checksum(loaded.model), at_rows)
 
     def release_memory(self) -> None:
         """Give back what a failed attempt left."""
         gc.collect()
+        return_free_memory()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -209,35 +242,32 @@ class Workspace:
         stored: dict[str, FrozenOutputs] = {}
         entry: CachedEntry | None = None
         if first and not isinstance(task, GenerationTask):  # what is generated has no stored output
-            stored = self._frozen_outputs(options, loaded, splits, first)
+            stored = self._frozen_outputs(loaded, splits, first)
             entry = stack.enter_context(frozen_layers_replaced(loaded.model, first))
-        micro_batch = options.training.micro_batch
+        assert self._model is not None
+        last_layer = LastLayer(loaded.model) if self._model.at_rows else None
+        shared = (entry, options.training.micro_batch, graphs, adapters, last_layer)
         runners = {
-            n: SequenceRunner(
-                loaded, s.sequences, stored.get(n), entry, micro_batch, graphs, adapters
-            )
+            n: SequenceRunner(loaded, s.sequences, stored.get(n), *shared)
             for n, s in splits.items()
         }
         return {n: open_loss(task, runners[n], s, objectives[n]) for n, s in splits.items()}
 
     def _frozen_outputs(
-        self,
-        options: TrialOptions,
-        loaded: LoadedModel,
-        splits: dict[str, EncodedSplit],
-        first: int,
+        self, loaded: LoadedModel, splits: dict[str, EncodedSplit], first: int
     ) -> dict[str, FrozenOutputs]:
         return {
-            name: frozen_outputs(
-                loaded,
-                _model_fingerprint(options.model),
-                split.sequences,
-                first,
-                self.num_threads,
-                self.progress,
-            )
+            name: frozen_outputs(loaded, split.sequences, first, self.num_threads, self.progress)
             for name, split in splits.items()
         }
+
+
+def _is_restored(kept: _Kept) -> bool:
+    """Whether a model has the weights that it was loaded with, or was given them again."""
+    model = kept.loaded.model
+    if weights_checksum(model) == kept.checksum:
+        return True
+    return read_weights_again(model) and weights_checksum(model) == kept.checksum
 
 
 def demonstrations_for(options: TrialOptions, loaded: LoadedModel) -> Demonstrations | None:
@@ -268,11 +298,6 @@ def _forget_gradients(model: nn.Module) -> None:
     model.zero_grad()
 
 
-@functools.lru_cache(maxsize=8)
-def _model_fingerprint(model: Any) -> str:
-    return str(model.fingerprint())
-
-
 def weights_checksum(model: nn.Module) -> int:
     """Sum of all parameters' bit patterns, taken as 64-bit words, mod 2⁶⁴; exact."""
     total = 0
@@ -287,12 +312,14 @@ def weights_checksum(model: nn.Module) -> int:
 def reset_peak_memory(device: str, num_devices: int = 1) -> None:
     """Begin a new peak, so that a trial is not charged with those before it in its process.
 
-    On a CPU only Linux can; elsewhere the peak remains that of the process.
+    On a CPU only Linux can, and what they freed is given back first; elsewhere the peak remains
+    that of the process.
     """
     if device == "cuda":
         for index in range(num_devices):
             torch.cuda.reset_peak_memory_stats(index)
         return
+    return_free_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

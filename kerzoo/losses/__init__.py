@@ -6,6 +6,7 @@ from kerzoo.losses.continuations import ContinuationLoss
 from kerzoo.losses.graphs import ForwardGraphs
 from kerzoo.losses.heads import SequenceRunner, check_output_layer
 from kerzoo.losses.label_words import LabelWordLoss
+from kerzoo.losses.last_layer import LastLayer, can_be_computed_at_rows
 from kerzoo.losses.open import open_loss
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "ContinuationLoss",
     "ForwardGraphs",
     "LabelWordLoss",
+    "LastLayer",
     "SequenceRunner",
     "SplitLoss",
+    "can_be_computed_at_rows",
     "check_output_layer",
     "open_loss",
 ]

@@ -45,9 +45,7 @@ class SequenceRunner:
             `MICRO_BATCH_SEQUENCES`.
         graphs: Repeats forward passes as CUDA graphs; None runs them operation by operation.
         adapters: Of several points, for `at`.
-
-    Attributes:
-        last_layer: Computes where the states are asked for; None computes it at all positions.
+        last_layer: Computes where states are asked for; None has it computed at all positions.
     """
 
     def __init__(
@@ -59,6 +57,7 @@ class SequenceRunner:
         micro_batch: int = 0,
         graphs: ForwardGraphs | None = None,
         adapters: StackedAdapters | None = None,
+        last_layer: LastLayer | None = None,
     ) -> None:
         assert (frozen is None) == (entry is None)
         self.loaded = loaded
@@ -68,7 +67,7 @@ class SequenceRunner:
         self.micro_batch = micro_batch
         self.graphs = graphs
         self.adapters = adapters
-        self.last_layer: LastLayer | None = LastLayer(loaded.model)
+        self.last_layer = last_layer
         self._inputs: dict[tuple[Any, ...], tuple[dict[str, Any], torch.Tensor]] = {}
         self._turn: int | None = None
         self._computed: dict[tuple[int, ...], tuple[torch.Tensor, ...]] = {}

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from shapes import SHAPES, make_model, make_split
@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kerzoo.frozen import frozen_layers_replaced, frozen_outputs
-from kerzoo.losses import ForwardGraphs, LabelWordLoss, SequenceRunner
+from kerzoo.losses import ForwardGraphs, LabelWordLoss, LastLayer, SequenceRunner
 from kerzoo.models import LoadedModel
 from kerzoo.models.linear import compute_by_onednn
 from kerzoo.noise.engine import PlainNoise
@@ -232,15 +232,18 @@ def opened(
         parameters: Sequence[nn.Parameter] = list(attached.parameters.values())
         recorded = ForwardGraphs(parameters) if graphs else None
         adapters = StackedAdapters(attached) if tuning.can_be_stacked else None
-        runner = SequenceRunner(loaded, split.sequences, graphs=recorded, adapters=adapters)
+        others: dict[str, Any] = {
+            "graphs": recorded,
+            "adapters": adapters,
+            "last_layer": LastLayer(loaded.model),
+        }
+        runner = SequenceRunner(loaded, split.sequences, **others)
         if cached:
             os.environ["KERZOO_CACHE"] = stack.enter_context(TemporaryDirectory())
             first = first_trainable_layer(loaded.model, tuning.last_layers)
-            outputs = frozen_outputs(loaded, "random", split.sequences, first, case.threads)
+            outputs = frozen_outputs(loaded, split.sequences, first, case.threads)
             entry = stack.enter_context(frozen_layers_replaced(loaded.model, first))
-            runner = SequenceRunner(
-                loaded, split.sequences, outputs, entry, graphs=recorded, adapters=adapters
-            )
+            runner = SequenceRunner(loaded, split.sequences, outputs, entry, **others)
         loss = LabelWordLoss(runner, split, "cross_entropy")
         yield Setting(case, loaded, split, list(parameters), loss)
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 def cached(
     loaded: LoadedModel, split: LabelWordSplit, stack: contextlib.ExitStack
 ) -> LabelWordLoss:
-    stored = frozen_outputs(loaded, "fingerprint", split.sequences, FIRST)
+    stored = frozen_outputs(loaded, split.sequences, FIRST)
     entry = stack.enter_context(frozen_layers_replaced(loaded.model, FIRST))
     return label_word_loss(loaded, split, stored, entry)
 
@@ -156,7 +156,7 @@ def test_outputs_are_computed_once_and_read_by_others(
 
     def ask() -> torch.Tensor:
         outputs = frozen_outputs(
-            loaded, "a", split.sequences, FIRST, progress=lambda *call: calls.append(call)
+            loaded, split.sequences, FIRST, progress=lambda *call: calls.append(call)
         )
         return outputs.values
 
@@ -176,7 +176,7 @@ def test_a_reader_cannot_change_what_others_read(
     loaded: LoadedModel, split: LabelWordSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = in_folder(tmp_path, monkeypatch)
-    outputs = frozen_outputs(loaded, "a", split.sequences, FIRST)
+    outputs = frozen_outputs(loaded, split.sequences, FIRST)
     before = contents(folder)
     outputs.values.zero_()
     assert contents(folder) == before
@@ -191,7 +191,7 @@ def test_an_interrupted_computation_leaves_nothing_and_the_next_one_is_whole(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        frozen_outputs(loaded, "a", split.sequences, FIRST, progress=interrupt)
+        frozen_outputs(loaded, split.sequences, FIRST, progress=interrupt)
     assert {path.suffix for path in folder.iterdir()} == {".lock"}
     before = label_word_loss(loaded, split).loss([0, 1])  # no hook was left behind
     with contextlib.ExitStack() as stack:

@@ -14,7 +14,7 @@ from tiny_models import HIDDEN, LAYERS, MODELS, VOCABULARY, make_model
 from torch import nn
 
 from kerzoo.frozen import frozen_layers_replaced
-from kerzoo.losses import SequenceRunner
+from kerzoo.losses import LastLayer, SequenceRunner, can_be_computed_at_rows
 from kerzoo.models import LoadedModel
 from kerzoo.models.vocabulary import make_opt_tokenizer
 from kerzoo.tasks import Sequences
@@ -82,7 +82,8 @@ def runner_of(model: Any, **options: Any) -> SequenceRunner:
     offsets = torch.tensor([0, *LENGTHS]).cumsum(0)
     tokens = torch.randint(3, VOCABULARY, (int(offsets[-1]),), generator=generator)
     sequences = Sequences(tokens, offsets, max_length=max(LENGTHS), num_truncated=0)
-    return SequenceRunner(LoadedModel(model, make_opt_tokenizer(), ""), sequences, **options)
+    loaded = LoadedModel(model, make_opt_tokenizer(), "")
+    return SequenceRunner(loaded, sequences, last_layer=LastLayer(model), **options)
 
 
 def states_of(runner: SequenceRunner) -> torch.Tensor:
@@ -214,3 +215,39 @@ def test_recorded_passes_have_a_shape_for_each_batch_and_not_for_each_number_of_
         found, runner_of(model).states(indices, positions), rtol=ROUNDING, atol=ROUNDING
     )
     assert [("rows" in inputs) for inputs in given] == [has_rows]
+
+
+def make_afmoe() -> Any:
+    """Its attention has a module of a name that the feed-forward of others has."""
+    sizes = {k: v for k, v in SIZES.items() if k != "pad_token_id"}
+    config = transformers.AfmoeConfig(
+        **sizes, head_dim=8, num_dense_layers=1, moe_intermediate_size=16, num_experts=16
+    )
+    return transformers.AfmoeForCausalLM(config).train(False).requires_grad_(False)
+
+
+def make_mixing() -> Any:
+    """Its queries come from neighbouring positions too."""
+    model = make_model("llama")
+    query = decoder_layers(model)[-1].self_attn
+    project = query.q_proj
+    query.q_proj = nn.Sequential(project, _Shifted())
+    query.q_proj.weight = project.weight
+    return model
+
+
+class _Shifted(nn.Module):
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return states + states.roll(1, dims=-2)
+
+
+@pytest.mark.parametrize("name", [*MODELS, *KINDS, "Afmoe", "mixing"])
+def test_it_is_seen_beforehand_where_rows_alone_are_not_enough(name: str) -> None:
+    special = {"Afmoe": make_afmoe, "mixing": make_mixing}
+    with torch.inference_mode(False):
+        if name in special:
+            model = special[name]()
+        else:
+            model = make_model(name) if name in MODELS else make_kind(name)
+    loaded = LoadedModel(model, make_opt_tokenizer(), "")
+    assert can_be_computed_at_rows(loaded) == (name not in special)

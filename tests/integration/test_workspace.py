@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny_trials import FULL, LORA, MODEL, created, numbers, trial_config, trial_spec
 
 from kerzoo.attempt import run_trial
-from kerzoo.models import LoadedModel, TinyOpt
+from kerzoo.models import HubModel, LoadedModel, TinyOpt
 from kerzoo.options import TrialOptions
 from kerzoo.progress import no_progress
 from kerzoo.workspace import Workspace, weights_checksum
@@ -43,6 +45,7 @@ def train(workspace: Workspace, options: TrialOptions) -> LoadedModel:
         options.optimizer(bench.parameters).weights.perturb_(1, (0.1,))
         for parameter in bench.parameters:
             parameter.requires_grad_(True).grad = torch.zeros_like(parameter)
+    del bench, parameter
     return workspace.load(options)
 
 
@@ -106,26 +109,52 @@ def rename(file: Path) -> None:
     save_file(weights, file, {"format": "pt"})
 
 
-@pytest.mark.parametrize("damage", [remove, cut, rename])
-def test_what_a_folder_does_not_give_back_as_it_was_is_loaded_as_a_whole(
+@pytest.mark.parametrize("damage", [remove, cut])
+def test_a_trained_model_whose_folder_was_damaged_is_not_used_again(
     folder: Path, sst2: Path, damage: Callable[[Path], None]
 ) -> None:
     options, workspace = TrialOptions.from_config(config_in(folder, sst2)), Workspace()
-    first = workspace.load(options)
-    expected = weights_checksum(first.model)
-    file = folder / "model.safetensors"
-    shutil.copy(file, folder / "kept")
+    expected = weights_checksum(workspace.load(options).model)
+    file, kept = folder / "model.safetensors", folder / "kept"
+    shutil.copy2(file, kept)
     damage(file)
-    if damage is rename:
-        second = train(workspace, options)
-        assert second is not first
-        assert weights_checksum(second.model) == expected
-        return
     with pytest.raises(ValueError, match=str(folder)):
         train(workspace, options)
     file.unlink(missing_ok=True)
-    shutil.copy(folder / "kept", file)
+    shutil.copy2(kept, file)
     assert weights_checksum(workspace.load(options).model) == expected
+
+
+def test_a_model_whose_folder_has_other_names_is_loaded_as_a_whole_once_the_old_one_is_gone(
+    folder: Path, sst2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename(folder / "model.safetensors")
+    options, workspace = TrialOptions.from_config(config_in(folder, sst2)), Workspace()
+    first = workspace.load(options)
+    expected = weights_checksum(first.model)
+    old, load = weakref.ref(first.model), HubModel.load
+    alive: list[bool] = []
+
+    def watched(self: HubModel, *arguments: Any, **options: Any) -> LoadedModel:
+        gc.collect()
+        alive.append(old() is not None)
+        return load(self, *arguments, **options)
+
+    monkeypatch.setattr(HubModel, "load", watched)
+    del first
+    assert weights_checksum(train(workspace, options).model) == expected
+    assert alive == [False]
+
+
+def test_a_folder_that_changed_between_two_trials_is_refused(folder: Path, sst2: Path) -> None:
+    options, workspace = TrialOptions.from_config(config_in(folder, sst2)), Workspace()
+    workspace.load(options)
+    file = folder / "model.safetensors"
+    weights = {name: tensor + 1 for name, tensor in load_file(file).items()}
+    file.unlink()
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(ValueError, match="the files of mine changed while its trials run"):
+        train(workspace, options)
 
 
 def test_trials_in_turn_have_the_rows_of_each_in_a_process_of_its_own(
