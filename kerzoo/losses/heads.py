@@ -70,7 +70,7 @@ class SequenceRunner:
         self.last_layer = last_layer
         self._inputs: dict[tuple[Any, ...], tuple[dict[str, Any], torch.Tensor]] = {}
         self._turn: int | None = None
-        self._computed: dict[tuple[int, ...], tuple[torch.Tensor, ...]] = {}
+        self._computed: dict[tuple[Any, ...], tuple[torch.Tensor, ...]] = {}
 
     @contextlib.contextmanager
     def at(self, points: Sequence[torch.Tensor]) -> Iterator[Iterator[int]]:
@@ -124,7 +124,7 @@ class SequenceRunner:
         """
         if self._turn is None:
             return self._compute(indices, positions)
-        key = tuple(indices)
+        key = (tuple(indices), tuple(map(tuple, positions)))
         if key not in self._computed:
             states = self._compute(indices, positions)
             self._computed[key] = states.chunk(self._num_points)
