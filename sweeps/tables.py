@@ -15,7 +15,7 @@ from kerzoo.models.placement import num_gpus_of
 from kerzoo.options import TrialOptions
 from kerzoo.records import Row, score_of
 from sweeps.cost import estimate_trial, kind_of
-from sweeps.plan import Plan
+from sweeps.plan import Plan, warn_of_parts
 from sweeps.progress import format_duration, label_cell
 from sweeps.reuse import describe_reusable
 
@@ -29,6 +29,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     content = plan.content
     console.print(f"[bold]{plan.sweep.name}[/bold]  {plan.sweep.description}", soft_wrap=True)
     console.print(_arms(plan))
+    for warning in warn_of_parts(plan):
+        console.print(warning, soft_wrap=True, markup=False)
     for factor in content["factors"]:
         values = dict.fromkeys(c["values"].get(factor) for c in content["cells"])
         listed = _list_values([v for v in values if v is not None])
@@ -198,11 +200,12 @@ def _arms(plan: Plan) -> Table:
     for column in ("arm", "trials", "tuning", *columns):
         table.add_column(column, justify="left" if column in left else "right")
     rows: dict[tuple[str, str], list[TrialOptions]] = defaultdict(list)
-    kernels: dict[tuple[str, str], str] = {}
+    kernels: dict[tuple[str, str], set[tuple[int, str]]] = defaultdict(set)
     for spec, options in zip(plan.specs, plan.options, strict=True):
         key = (spec.arm, spec.choices["tuning"])
         rows[key].append(options)
-        kernels[key] = spec.choices["kernel"]
+        if options.uses("kernel"):
+            kernels[key].add((options.kernel.order, spec.choices["kernel"]))
     forward_pass_s = plan.content["preparation"].get("forward_pass_s")
     for (arm, tuning), members in sorted(rows.items()):
         first = members[0]
@@ -217,13 +220,18 @@ def _arms(plan: Plan) -> Table:
             str(len(members)),
             tuning,
             f"{trainable:,}",
-            kernels[arm, tuning] if first.uses("kernel") else "–",
-            str(first.kernel.order) if first.uses("kernel") else "–",
+            _list_few([name for _, name in sorted(kernels[arm, tuning])]),
+            _list_few([str(order) for order, _ in sorted(kernels[arm, tuning])]),
             _range([options.forward_passes_per_step for options in members]),
             f"{max(cost.memory_gib for cost in costs):.1f}",
             format_duration(sum(cost.device_s for cost in costs)),
         )
     return table
+
+
+def _list_few(values: list[str]) -> str:
+    distinct = list(dict.fromkeys(values))
+    return (", ".join(distinct) or "–") if len(distinct) < 4 else f"{len(distinct)} values"
 
 
 def _range(counts: list[int]) -> str:

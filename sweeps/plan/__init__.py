@@ -5,6 +5,7 @@ from sweeps.plan.base import Plan
 from sweeps.plan.confirm import confirm_choice, recall_choice
 from sweeps.plan.folder import archive, check_same_study, recall_preparation
 from sweeps.plan.generations import ask_generation
+from sweeps.plan.parts import warn_of_parts
 from sweeps.plan.trials import find_aliases
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "recall_choice",
     "recall_preparation",
     "summarise",
+    "warn_of_parts",
 ]
