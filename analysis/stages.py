@@ -197,7 +197,10 @@ def _repeat(
 
 
 def _write_command(sweep: Results, cells: pd.DataFrame, seeds: list[int], kind: Kind) -> str:
-    """The sweep's own command with another space, in Hydra's grammar."""
+    """The sweep's own command with another space, in Hydra's grammar.
+
+    Further seeds join the sweep's folder, or take its trials over into one of their own.
+    """
     overrides = sweep.plan.get("overrides")
     if not isinstance(overrides, list) or not sweep.plan.get("command"):
         return ""
@@ -211,14 +214,21 @@ def _write_command(sweep: Results, cells: pd.DataFrame, seeds: list[int], kind: 
             block.setdefault(ARM, []).append(arm)
         block |= {**told, SEED: list(seeds)}
     space = ",".join(_in_hydra(block) for block in blocks.values())
-    name = sweep.name if kind == "more" else f"{sweep.name}_confirm"
+    beside = kind == "confirm" or _has_screened(sweep.plan)  # what was screened has its own folder
+    name = f"{sweep.name}_confirm" if beside else sweep.name
     swept = {key for block in blocks.values() for key in block}
     typed = {str(o): _key_of(str(o)) for o in overrides}
     gone = swept | set(_limits(sweep.plan))
     kept = [o for o, k in typed.items() if k not in gone and k.split(".")[0] not in _REPLACED]
     arguments = [*kept, f"name={name}", "phase=confirm", "scheduler=fifo", "search=grid"]
+    arguments += ["reuse=auto"] if kind == "more" and beside else []
     arguments += [*_undo(sweep.plan), "~space"]
     return shlex.join(["python", "sweep.py", *map(str, arguments), f"+space=[{space}]"])
+
+
+def _has_screened(plan: Mapping[str, Any]) -> bool:
+    """Whether a sweep screened before it confirmed: no other phase may join its folder."""
+    return (plan.get("config") or {}).get("phase") == "both"
 
 
 def _undo(plan: Mapping[str, Any]) -> list[str]:
