@@ -23,7 +23,7 @@ from analysis.load import Study
 from analysis.margins import Margins, margins_of
 from analysis.memory import once_per_study
 from analysis.registry import Column, Table, table
-from analysis.speed import lowest_losses
+from analysis.speed import lowest_losses, set_target
 from analysis.statistics import (
     adjust_holm,
     equivalence,
@@ -125,7 +125,7 @@ def confirmed(study: Study) -> pd.DataFrame:
     """The confirmed cells that have ended, each with its last row and its time to the target.
 
     The target of a task is the highest, over the baseline's converged trials, of each one's lowest
-    dev loss, so that all of them reach it.
+    dev loss, so that all of them reach it; none where `set_target` has none.
     """
     cells = study.cells[study.cells["phase"] == "confirm"]
     ended = cells[cells["status"].isin(["finished", "diverged"])]
@@ -137,8 +137,12 @@ def confirmed(study: Study) -> pd.DataFrame:
     is_base = ends["arm"].isin(study.baselines[:1]) & ~ends["lost"]
     keys = [*GROUP, "task"]
     base = ends[is_base].merge(lowest_losses(study), on=["sweep", "trial_id"])
-    targets = base.groupby(keys)["lowest_loss"].max().rename("target")
-    ends = ends.merge(targets, on=keys, how="left")
+    starts = ends.groupby(keys)["dev_loss_start"]
+    targets = {
+        key: set_target(mine["lowest_loss"], starts.get_group(key))
+        for key, mine in base.groupby(keys)
+    }
+    ends["target"] = [targets.get(key, math.nan) for key in ends[keys].itertuples(False, None)]
     rows = study.evaluations[["sweep", "trial_id", "step", "forward_passes", "device_time_s"]]
     rows = rows.assign(loss=study.evaluations["dev_loss"]).drop_duplicates(
         ["sweep", "trial_id", "step"]

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from analysis.alternatives import describe_alternatives
 from analysis.decision import Decision
+from analysis.drawn_intervals import Scale
 from analysis.formats import (
     MISSING,
     format_change,
@@ -25,9 +26,6 @@ from analysis.formats import (
 from analysis.language import Language
 from analysis.load import Study
 from analysis.standings import Estimate, Standing
-
-BAR_WIDTH, BAR_HEIGHT = 120, 16
-"""Of a drawn interval, in CSS pixels."""
 
 FIRST_ROWS = 4
 """Rows of the first page's table; the others are shown on demand, and in print."""
@@ -170,8 +168,8 @@ class _Writer:
 
     def _rows(self) -> list[Row]:
         standings = sorted(self.group.standings, key=self._rank)
-        scores = _Scale([s.score for s in standings], self._reference("score"))
-        times = _Scale([s.target_seconds for s in standings], self._reference("target_seconds"), 0)
+        scores = Scale([s.score for s in standings], self._reference("score"))
+        times = Scale([s.target_seconds for s in standings], self._reference("target_seconds"), 0)
         first = FIRST_ROWS if len(standings) > FIRST_ROWS + 1 else len(standings)
         return [self._row(s, scores, times, i < first) for i, s in enumerate(standings)]
 
@@ -185,7 +183,7 @@ class _Writer:
         base = self.group.baseline
         return getattr(base, name).mean if base else math.nan
 
-    def _row(self, standing: Standing, scores: _Scale, times: _Scale, is_first: bool) -> Row:
+    def _row(self, standing: Standing, scores: Scale, times: Scale, is_first: bool) -> Row:
         say = self.language.say
         score, target = standing.score, standing.target_seconds
         is_chosen = standing.arm == self.decision.arm
@@ -194,7 +192,7 @@ class _Writer:
             tags.append(say(f"table.{'recommended' if self.decision.state == 'use' else 'leads'}"))
         shown = self.language.duration(target.mean)
         base = self._reference("target_seconds")
-        if math.isnan(target.mean) and self.group.baseline and standing.runs:
+        if math.isnan(target.mean) and self.group.has_target and standing.runs:
             reached = {"reached": standing.reached, "runs": standing.runs}
             shown = say("table.not_reached", **reached) if standing.is_kernel else MISSING
         elif not standing.is_baseline and base > 0:
@@ -275,7 +273,7 @@ class _Writer:
         elif "examples" in bases:
             notes.append(say("table.note_examples"))
         if self.group.baseline:
-            notes.append(say("table.note_target"))
+            notes.append(say(f"table.{'note_target' if self.group.has_target else 'no_target'}"))
         tasks = max((standing.tasks for standing in standings), default=1)
         return [*notes, say("table.note_tasks", tasks=tasks)] if tasks > 1 else notes
 
@@ -318,47 +316,6 @@ class _Writer:
         trial_id = str(trial["trial_id"])
         parts = ["python", "-m", "kerzoo.export", folder, "--trial", trial_id]
         return shlex.join([*parts, "--out", f"{trial['arm']}_model"])
-
-
-class _Scale:
-    """A common scale for drawn intervals, with a broken line at the baseline."""
-
-    def __init__(
-        self, estimates: Sequence[Estimate], reference: float, start: float | None = None
-    ) -> None:
-        values = [v for e in estimates for v in (e.mean, e.low, e.high) if not math.isnan(v)]
-        low, high = (min(values), max(values)) if values else (0.0, 1.0)
-        room = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
-        self.low = low - room if start is None else start
-        self.high = high + room
-        self.is_bar = start is not None
-        self.reference = reference
-
-    def place(self, value: float) -> str:
-        """Where a value lies, in pixels from the left."""
-        return f"{BAR_WIDTH * (value - self.low) / (self.high - self.low):.1f}"
-
-    def draw(self, estimate: Estimate) -> Markup:
-        """The interval as a line, the mean as a dot, or as a bar from the start."""
-        if math.isnan(estimate.mean):
-            return Markup("")
-        middle, mean = BAR_HEIGHT / 2, self.place(estimate.mean)
-        parts = []
-        if not math.isnan(self.reference):
-            x = self.place(self.reference)
-            parts.append(f'<line class="base" x1="{x}" x2="{x}" y1="0" y2="{BAR_HEIGHT}"/>')
-        if self.is_bar:
-            parts.append(f'<rect class="bar" x="0" y="4" width="{mean}" height="8"/>')
-        if not math.isnan(estimate.low):
-            ends = self.place(max(estimate.low, self.low)), self.place(estimate.high)
-            parts.append(
-                f'<line class="span" x1="{ends[0]}" x2="{ends[1]}" y1="{middle}" y2="{middle}"/>'
-            )
-        parts.append(f'<circle class="dot" cx="{mean}" cy="{middle}" r="4"/>')
-        return Markup(
-            f'<svg class="interval" viewBox="0 0 {BAR_WIDTH} {BAR_HEIGHT}" width="{BAR_WIDTH}" '
-            f'height="{BAR_HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
-        )
 
 
 def name_score(study: Study, language: Language) -> str:

@@ -2,7 +2,8 @@
 
 A target is a dev loss on the way from the baseline's step 0 to its best: half of it, nine tenths,
 and all of it, the highest, over the baseline's converged trials, of each one's lowest loss, so that
-all of them reach it. Time is known to the evaluation. A stopped trial was watched until it was
+all of them reach it. There is none where some run was there before training. Time is known to the
+evaluation. A stopped trial was watched until it was
 stopped; one that finished or diverged without reaching the target never does within the budget.
 """
 
@@ -55,6 +56,20 @@ def lowest_losses(study: Study) -> pd.DataFrame:
     return lowest.rename("lowest_loss").reset_index()
 
 
+def set_target(lowest: pd.Series, starts: pd.Series) -> float:
+    """The dev loss that every run of the baseline reaches, and that none had before training.
+
+    Args:
+        lowest: The lowest dev loss of each of the baseline's runs.
+        starts: The dev losses at step 0 of all runs that are to be timed; NaN where not known.
+
+    Returns:
+        The target; NaN where some run was there before training, as no time leads to it.
+    """
+    target = float(lowest.max())
+    return float("nan") if bool((starts <= target).any()) else target
+
+
 def first_below(study: Study, ends: pd.DataFrame, target: float) -> pd.DataFrame:
     """When each trial's dev loss was first at most a target, by its evaluations after step 0.
 
@@ -74,8 +89,7 @@ def times_to_target(study: Study) -> Iterator[tuple[dict[str, Any], Survival | N
     Rows hold GROUP, `target, loss, arm, trials, reached, stopped, diverged, median, worst_median`
     (forward passes until half have reached it, and by the bound that no stopped trial ever would
     have), `share, low, high` (the curve and its 95 % band at the budget), `worst_share` by the
-    bound, and `seconds`, the median over those that reached it. No target where the baseline has
-    not improved.
+    bound, and `seconds`, the median over those that reached it. No target as `set_target` has none.
     """
     if not study.baselines:
         return
@@ -83,7 +97,8 @@ def times_to_target(study: Study) -> Iterator[tuple[dict[str, Any], Survival | N
     for key, here in ends.groupby(GROUP, sort=False, dropna=False):
         base = here[(here["arm"] == study.baselines[0]) & ~here["lost"]]
         base = base[base["status"] == "finished"]
-        start, best = base["dev_loss_start"].mean(), base["lowest_loss"].max()
+        start = base["dev_loss_start"].mean()
+        best = set_target(base["lowest_loss"], here["dev_loss_start"])
         if not best < start:
             continue
         for share, name in SHARES.items():

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.load import NO_TUNING, Study
 from analysis.scores import choose_scores
+from analysis.speed import set_target
 from analysis.statistics import stratified, wilson_interval
 
 GROUP = ["sweep", "phase", "model", "tuning"]
@@ -52,7 +53,8 @@ class Standing:
         dev_loss: Mean over tasks of the mean at the checkpoint that dev chose.
         score: Between 0 and 1.
         seconds: Device seconds of a whole run, evaluation excluded.
-        target_seconds: Device seconds to the dev loss that every run of the baseline reaches.
+        target_seconds: Device seconds to the dev loss that every run of the baseline reaches; NaN
+            where not every run reached it, and where some run was there before training.
         memory_gib: Peak memory of its runs, the highest.
         reached: How many of its runs reached that loss.
         runs: Of how many.
@@ -97,6 +99,11 @@ class Group:
     def baseline(self) -> Standing | None:
         """The arm that the others are compared with, where it has a result."""
         return next((s for s in self.standings if s.is_baseline), None)
+
+    @property
+    def has_target(self) -> bool:
+        """Whether there is a dev loss that all of the baseline's runs reached by training."""
+        return self.baseline is not None and self.baseline.reached == self.baseline.runs
 
     @property
     def is_tested(self) -> bool:
@@ -145,13 +152,11 @@ def _runs_of(study: Study, chosen: pd.DataFrame) -> pd.DataFrame:
     split = dict(zip(chosen["setting"], chosen["split"], strict=True))
     runs["split"] = runs["setting"].map(split)
     runs["value"] = runs["test_score"].where(runs["split"] == "test", runs["dev_score"])
-    targets = runs[runs["arm"].isin(study.baselines[:1])]
-    keys = [*GROUP, "task"]
-    runs = runs.merge(
-        targets.groupby(keys, dropna=False)["dev_loss"].max().rename("target").reset_index(),
-        on=keys,
-        how="left",
-    )
+    runs["target"] = math.nan
+    for _, mine in runs.groupby([*GROUP, "task"], sort=False, dropna=False):
+        lowest = mine.loc[mine["arm"].isin(study.baselines[:1]), "dev_loss"]
+        starts = mine.loc[mine["trains"].astype(bool), "dev_loss_start"]
+        runs.loc[mine.index, "target"] = set_target(lowest, starts)
     there = judged.merge(runs[[*TRIAL, "target"]], on=TRIAL)
     there = there[(there["dev_loss"] <= there["target"]) & (there["step"] > 0)]
     first = there.groupby(TRIAL)["device_time_s"].first().rename("target_seconds")

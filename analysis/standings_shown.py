@@ -79,7 +79,8 @@ def _draw(study: Study, group: Group, several: bool) -> Panel:
     drawing = new_figure(8.4, 1.1 + 0.34 * len(shown))
     left, right = drawing.subplots(1, 2, sharey=True)
     colors = [colors_of(study.arms, study.baselines).get(s.arm, INK) for s in shown]
-    _draw_estimates(left, [s.target_seconds for s in shown], colors, "not reached")
+    absent = "not reached" if group.has_target else "there before training"
+    _draw_estimates(left, [s.target_seconds for s in shown], colors, absent)
     _draw_estimates(right, [s.score for s in shown], colors, "no score")
     left.set_yticks(range(len(shown)), [s.arm for s in shown], color=INK)
     left.set_ylim(-0.6, len(shown) - 0.4)

@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from records_factory import EPSILON, LEARNING_RATE, SEED, START, SimulatedSweep
 
+from analysis.comparison import compare_arms
 from analysis.decision import decide, drop_screened
+from analysis.formats import MISSING
 from analysis.language import LANGUAGES, load_language
 from analysis.load import Study, load_study
 from analysis.overview import describe
+from analysis.speed import set_target
 from analysis.stages import plan_next
 from analysis.statistics import paired_mean, wilson_interval
 
@@ -122,6 +126,23 @@ def test_an_arm_that_never_gets_there_has_no_time(tmp_path: Path) -> None:
     paper = decision.group.standings[1]
     assert math.isnan(paper.target_seconds.mean)
     assert paper.reached < paper.runs == 6
+
+
+def test_a_loss_that_the_untrained_model_had_is_no_target(tmp_path: Path) -> None:
+    study = confirm(tmp_path, lead=0.0, gain=lambda values: -0.1 - 0.01 * int(values[SEED]))
+    (decision,) = decide(study)
+    assert not decision.group.has_target
+    assert all(math.isnan(s.target_seconds.mean) for s in decision.group.standings)
+    assert "device seconds to target" not in set(compare_arms(study).query("pairs > 0")["outcome"])
+    (page,) = describe(study, [decision], load_language("en"))
+    assert {row.target for row in page.rows} == {MISSING}
+    assert any("the untrained model was there before" in note for note in page.notes)
+
+
+def test_a_target_that_one_run_had_before_training_is_none() -> None:
+    lowest, starts = pd.Series([0.6, 0.5]), pd.Series([0.7, math.nan, 0.62])
+    assert set_target(lowest, starts) == 0.6
+    assert math.isnan(set_target(lowest, pd.Series([0.7, 0.6])))
 
 
 def test_of_a_single_seed_the_interval_is_over_the_examples(tmp_path: Path) -> None:
