@@ -45,6 +45,8 @@ KINDS = {
 }
 """What a folder can hold, in words."""
 
+IDS_SHOWN = 5
+
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
@@ -71,14 +73,17 @@ def find_checkpoint(results: Path, trial: str = "best", step: int | None = None)
     Raises:
         ValueError: If there is no such trial, or no such step was evaluated.
     """
-    paths = sorted(path.parent for path in (results / "trials").glob("*/trial.json"))
-    if trial != "best":
-        paths = [path for path in paths if path.name == trial]
-    if not paths:
-        wanted = "no trial" if trial == "best" else f"no trial {trial}"
-        raise ValueError(f"{results}: {wanted} here; name a results folder that sweep.py wrote")
+    known = sorted(path.parent for path in (results / "trials").glob("*/trial.json"))
+    if not known:
+        raise ValueError(f"{results}: no trial here; name a results folder that sweep.py wrote")
     if trial == "best":
-        paths = [path for path in paths if _changes_weights(path)]
+        paths = [path for path in known if _changes_weights(path)]
+    else:
+        paths = [path for path in known if path.name == trial]
+    if not paths and trial != "best":
+        listed = ", ".join(path.name for path in known[:IDS_SHOWN])
+        more = f" and {len(known) - IDS_SHOWN} more" if len(known) > IDS_SHOWN else ""
+        raise ValueError(f"{results}: no trial {trial} here; --trial is one of {listed}{more}")
     rows = [(TrialFolder(path), row) for path in paths for row in TrialFolder(path).rows()]
     evaluated = [(folder, row) for folder, row in rows if not row["diverged"]]
     if step is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import re
@@ -22,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kerzoo.build import TARGET, build, resolve
 from sweeps import schema
+from sweeps.explain import explain, explain_spelling, explain_unknown_key
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 LARGE_MODEL_PARAMETERS = 1_000_000_000
@@ -169,6 +169,9 @@ def compose(overrides: Sequence[str]) -> Composed:
 @functools.lru_cache(maxsize=4096)
 def _compose(overrides: tuple[str, ...]) -> Composed:
     schema.register()
+    for override in overrides:
+        if wrong := explain_spelling(override, list_sweeps()):
+            raise ConfigError(wrong)
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_module("conf", version_base="1.3"):
@@ -182,12 +185,12 @@ def _compose(overrides: tuple[str, ...]) -> Composed:
                 del config["hydra"]
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_explain(error)) from error
+        raise ConfigError(explain(error)) from error
     assert isinstance(plain, dict)
     plain["space"] = _change_space(plain["space"], [o for o in overrides if _of_space(o)])
     known = [field.name for field in dataclasses.fields(schema.SweepConfig)]
     if unknown := sorted(set(map(str, plain)) - set(known)):
-        raise ConfigError(_unknown_key(unknown[0], sorted(known)))
+        raise ConfigError(explain_unknown_key(unknown[0], sorted(known)))
     return Composed({str(k): v for k, v in plain.items()}, choices, overrides)
 
 
@@ -200,7 +203,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     try:
         return {o.key_or_group: o.value() for o in _parse(overrides)}
     except HydraException as error:
-        raise ConfigError(_explain(error)) from error
+        raise ConfigError(explain(error)) from error
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -292,7 +295,7 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
         node = node.get(part) if isinstance(node, dict) else None
     if not isinstance(node, dict) or last not in node:
         siblings = sorted(node) if isinstance(node, dict) else sorted(config)
-        raise ConfigError(_unknown_key(key, siblings))
+        raise ConfigError(explain_unknown_key(key, siblings))
     node[last] = value
 
 
@@ -306,39 +309,6 @@ def _find_public_folder(task: dict[str, Any], data_root: str | None) -> None:
         task["data_dir"] = None if folder is None else str(Path(data_root) / folder)
 
 
-def _explain(error: Exception) -> str:
-    """A Hydra or OmegaConf error as: which key, what is wrong, what is allowed."""
-    cause = error.__cause__
-    text = str(error)
-    if "--multirun" in text:
-        override = re.search(r"'(\S+?)=(.*?)'", text)
-        key, values = override.groups() if override else ("KEY", "VALUE,VALUE")
-        return (
-            f"{key}: takes one value, got {values}; to sweep it: '+space={{{key}:[VALUE,VALUE]}}'"
-        )
-    match = re.search(r"full_key: (\S+)", str(cause) if cause is not None else text)
-    if match and ("not in struct" in str(cause) or "not in '" in str(cause)):
-        key = match.group(1)
-        return _unknown_key(key, _known_keys(key.rpartition(".")[0]))
-    if "Available options" in text:
-        head, _, options = text.partition("Available options in ")
-        group, _, listed = options.partition(":\n")
-        names = [line.strip() for line in listed.splitlines() if line.startswith("\t")]
-        names = [name for name in names if not name.startswith("provider=")]
-        asked = re.search(r"Could not find '(.+?)'", head)
-        value = asked.group(1).rpartition("/")[2] if asked else "?"
-        group = group.strip("'")
-        return (
-            f"{group}: no option {value!r}{_suggest(value, names)}; {group} is one of: "
-            + ", ".join(names)
-        )
-    if cause is not None and match:
-        reason = str(cause).splitlines()[0]
-        return f"{match.group(1)}: {reason}"
-    lines = [line for line in text.splitlines() if line.strip() and "hydra.cc" not in line]
-    return " ".join(line.strip() for line in lines)
-
-
 def _hydra_compose(overrides: list[str]) -> DictConfig:
     """Hydra's own; a key that the chosen file leaves at its class's default can be set as well."""
     overrides = [f"++{o}" if o.startswith(_OPEN) else o for o in overrides]
@@ -348,8 +318,11 @@ def _hydra_compose(overrides: list[str]) -> DictConfig:
         refused = re.search(r"Could not override '([\w.]+)'", str(error))
         key = refused.group(1) if refused else ""
         others = [o for o in overrides if o.partition("=")[0] != key]
-        if len(others) == len(overrides) or not _has_default(_hydra_compose(others), key):
+        if len(others) == len(overrides) or "defaults list" in str(error):
             raise
+        config = _hydra_compose(others)
+        if not _has_default(config, key):
+            raise ConfigError(_locate(config, key)) from error
     return _hydra_compose([o if o in others else f"+{o}" for o in overrides])
 
 
@@ -363,21 +336,15 @@ def _has_default(config: DictConfig, key: str) -> bool:
     return name in {field.name for field in fields if field.init}
 
 
-def _known_keys(parent: str) -> list[str]:
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module("conf", version_base="1.3"):
-        node: Any = hydra.compose("config")
-    for part in filter(None, parent.split(".")):
-        node = node.get(part) if isinstance(node, DictConfig) else None
-    return sorted(str(key) for key in node) if isinstance(node, DictConfig) else []
-
-
-def _unknown_key(key: str, siblings: Sequence[str]) -> str:
-    parent, _, last = key.rpartition(".")
-    where = f"{parent} has" if parent else "the configuration has"
-    return f"{key}: no such key{_suggest(last, siblings)}; {where}: {', '.join(siblings)}"
-
-
-def _suggest(word: str, options: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, options, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def _locate(config: DictConfig, key: str) -> str:
+    """What a configuration has in place of a key; of a group with several options, which it is."""
+    node: Any = config
+    parts = key.split(".")
+    depth = 0
+    while isinstance(node, DictConfig) and depth < len(parts) - 1 and parts[depth] in node:
+        node = node[parts[depth]]
+        depth += 1
+    siblings = sorted(set(map(str, node)) - {"hydra"}) if isinstance(node, DictConfig) else []
+    several = depth and len(list((CONF / parts[0]).glob("*.yaml"))) > 1
+    option = config.hydra.runtime.choices.get(parts[0]) if several else None
+    return explain_unknown_key(".".join(parts[: depth + 1]), siblings, option)

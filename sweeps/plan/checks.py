@@ -94,7 +94,8 @@ def check_baseline(baseline: str, arms: set[str]) -> None:
     """
     if baseline not in arms:
         raise ConfigError(
-            f"baseline: no cell has the arm {baseline!r}; arms here: " + ", ".join(sorted(arms))
+            f"baseline: no cell has the arm {baseline!r} that the others are compared with; name "
+            f"one of those here, as baseline={min(arms)}: {', '.join(sorted(arms))}"
         )
 
 

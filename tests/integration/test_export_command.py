@@ -54,8 +54,12 @@ def test_what_is_not_there_is_refused_by_name(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
+    trial = find_checkpoint(results).row["trial_id"]
     for arguments, message in (
-        ([results, "--trial", "nobody"], f"{results}: no trial nobody here"),
+        (
+            [results, "--trial", "nobody"],
+            f"{results}: no trial nobody here; --trial is one of {trial}",
+        ),
         ([tmp_path / "nowhere"], f"{tmp_path / 'nowhere'}: no trial here; name a results folder"),
         ([results, "--step", "5"], "--step 5: not evaluated; these were: [0, 3, 6, 12]"),
     ):

@@ -91,9 +91,26 @@ WRONG_INPUTS = {
     "name with a slash": (["name=a/b"], ["name must be a plain folder name, got 'a/b'"]),
     "empty name": (["name="], ["name must be a plain folder name, got ''"]),
     "no CPU": (["cluster.num_cpus=0"], ["cluster.num_cpus must be at least 1 or null, got 0"]),
-    "no override": (["seed"], ["'seed' missing EQUAL"]),
+    "no override": (["seed"], ["seed: an override is written KEY=VALUE"]),
+    "option with dashes": (["--plan_only"], ["without dashes: plan_only=true"]),
+    "option with dashes and a value": (["--time-budget-s=5"], ["dashes: time_budget_s=5"]),
+    "sweep without its key": (["pilot"], ["pilot: a sweep is chosen by +sweep=pilot"]),
+    "key of another task": (
+        ["task.source.labels=[a,b]"],
+        [
+            "task.source.labels: no such key; task.source of task=movie_reviews has:",
+            "into its file, conf/task/NAME.yaml",
+        ],
+    ),
+    "misspelt key of a chosen task": (
+        ["task=csv", "task.source.label=[a,b]"],
+        ["did you mean 'labels'?", "task.source of task=csv has: _target_, fields, label_column"],
+    ),
     "sweep without a plus": (["sweep=quickstart"], ["+sweep=quickstart"]),
-    "baseline that is no arm": (["baseline=adamw"], ["baseline", "legendre2, mezo"]),
+    "baseline that is no arm": (
+        ["baseline=adamw"],
+        ["baseline=kerzoo_paper: kerzoo_paper, legendre2, mezo"],
+    ),
     "key that the space lacks": (["space={tuning:[lora]}"], ["'+space={tuning:[VALUE,VALUE]}'"]),
     "empty list in the space": (["space.arm=[]"], ["space.arm", "at least one value, got []"]),
     "value in the space": (["space.arm=mezo"], ["space.arm", "got 'mezo'"]),
