@@ -218,6 +218,8 @@ class Attempt:
             self.options, rows, self.history, self.writer.folder, self.workspace, self.progress
         )
         self.replay_time_s += test.replay_time_s
+        self.workspace.replay_s += test.replay_time_s
+        self.workspace.busy_s += test.eval_time_s
         times = {name: row[name] + test.eval_time_s for name in ("eval_time_s", "wall_time_s")}
         yield self._record({**row, **times, **test.figures})
         self._end("finished")
@@ -232,16 +234,13 @@ class Attempt:
             return True
         start = time.perf_counter()
         losses = self.learner.advance(step)
+        synchronise(self.options.training.device, self.workspace.num_devices)
+        seconds = time.perf_counter() - start
+        self.workspace.busy_s += seconds
         if losses is None:
             return False
-        synchronise(self.options.training.device, self.workspace.num_devices)
-        record = StepRecord(
-            step,
-            losses,
-            self.bench.train.num_tokens(self.learner.indices(step)),
-            time.perf_counter() - start,
-            self.stopwatch.elapsed,
-        )
+        tokens = self.bench.train.num_tokens(self.learner.indices(step))
+        record = StepRecord(step, losses, tokens, seconds, self.stopwatch.elapsed)
         self.writer.append_step(record.pack())
         self.history.append(record)
         return True
@@ -249,6 +248,7 @@ class Attempt:
     def _discount_replay(self, seconds: float) -> None:
         self.stopwatch.discount(seconds)
         self.replay_time_s += seconds
+        self.workspace.replay_s += seconds
 
     def _evaluate(self, rung: int) -> Row:
         start = time.perf_counter()
@@ -256,7 +256,9 @@ class Attempt:
             metrics = self.learner.evaluate()
         else:
             metrics = self.workspace.first_metrics(self.options, self.bench)
-        self.eval_time_s += time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        self.eval_time_s += seconds
+        self.workspace.busy_s += seconds
         row = self._row(rung, metrics if math.isfinite(metrics.loss) else None)
         is_last = rung == [0, *self.spec.rungs][-1] and not row["diverged"]
         if is_last and self.is_confirming:

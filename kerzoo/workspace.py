@@ -92,6 +92,10 @@ class Workspace:
         num_threads: Threads for one-time preparation; changes no bit of any result.
         progress: Told about long preparations.
         num_devices: GPUs over which a model is spread.
+
+    Attributes:
+        busy_s: Seconds of steps and evaluations that trials made here so far.
+        replay_s: Seconds in which they replayed steps that were made before.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Workspace:
         self.num_threads = num_threads
         self.progress = progress
         self.num_devices = num_devices
+        self.busy_s = self.replay_s = 0.0
         self._model: _Kept | None = None
         self._revisions: dict[str, str] = {}
         self._splits: dict[str, EncodedSplit] = {}

@@ -58,9 +58,8 @@ class Control(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A row arrived."""
-        if result.get("rung") is not None:
-            self.ledger.arrive(trial.config["trial_id"], result)
+        """A trial reported a row, or what it did since."""
+        self.ledger.arrive(trial.config["trial_id"], result)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial lost its slot and waits for another."""

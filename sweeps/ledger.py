@@ -7,9 +7,11 @@ the sweep and not of one run.
 
 Where nodes come and go, slots · wall time is the integral of the slots that there were.
 
+All of them are of one run: steps that an earlier run made, and their replay, are no step time.
 Preparation is what is done once before the first trial, and the time until each slot's process
 has loaded model and data for its first; the tail is the time in which a slot finds no trial to
-run. Both are shown apart.
+run. Both are shown apart, overlap neither each other nor step and evaluation time, and leave with
+those a rest, in which replay is.
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ class Ledger:
         self.prepared_s = prepared_s
         self._now = self._saved = time.monotonic()
         self._start = self._now - prepared_s
-        self.slot_time_s = self.startup_s = self.tail_s = self._capacity_s = 0.0
+        self.slot_time_s = self.startup_s = self.tail_s = self._capacity_s = self.busy_s = 0.0
         self.preparations: dict[Any, float] = {}
         self._warned = False
 
@@ -111,9 +113,15 @@ class Ledger:
         self._waiting = max(0, self._waiting - 1)
 
     def arrive(self, trial: str, row: Mapping[str, Any]) -> None:
-        """A row arrived; of a process's first trial with `preparation_s` and `pid`."""
+        """A report arrived, with a row unless its `rung` is None.
+
+        `busy_s` are seconds of steps and evaluations since the last report; the first report of
+        a process that made any has `preparation_s` and `pid`, too.
+        """
         self.advance()
-        self._last[trial] = dict(row)
+        if row.get("rung") is not None:
+            self._last[trial] = dict(row)
+        self.busy_s += float(row.get("busy_s") or 0.0)
         if row.get("preparation_s") is not None:
             self.preparations.setdefault(row.get("pid"), float(row["preparation_s"]))
 
@@ -146,7 +154,7 @@ class Ledger:
         """By this run."""
         hours = self.slot_time_s * self.gpus_per_trial / 3600
         price = self.budget.price_per_gpu_hour or 0.0
-        passes = self._gain("forward_passes")
+        passes = self._passes()
         return Spent(self._now - self._start, self.slot_time_s, hours, passes, hours * price)
 
     @property
@@ -156,7 +164,6 @@ class Ledger:
 
     def summary(self) -> dict[str, Any]:
         """This run's entry of run.json; `efficiency` is None where no slot time is left."""
-        busy = self._gain("device_time_s") + self._gain("eval_time_s")
         preparation = self.num_slots * self.prepared_s
         preparation += self.startup_s + sum(self.preparations.values())
         usable = self.capacity_s - preparation - self.tail_s
@@ -165,10 +172,10 @@ class Ledger:
             "ended": timestamp(),
             "slots": self.num_slots,
             **dataclasses.asdict(self.spent),
-            "busy_s": busy,
+            "busy_s": self.busy_s,
             "preparation_s": preparation,
             "tail_s": self.tail_s,
-            "efficiency": busy / usable if usable > 0 else None,
+            "efficiency": self.busy_s / usable if usable > 0 else None,
         }
 
     def describe(self) -> str:
@@ -217,8 +224,9 @@ class Ledger:
         }
         return max(shares.items(), key=lambda item: item[1], default=("", 0.0))
 
-    def _gain(self, column: str) -> float:
-        """What a column of the rows grew by in this run, over all trials."""
+    def _passes(self) -> float:
+        """Forward passes that rows grew by in this run, over all trials."""
+        column = "forward_passes"
         return sum(
             float(row.get(column) or 0.0) - float(self._first_seen[trial].get(column) or 0.0)
             for trial, row in self._last.items()

@@ -11,7 +11,6 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ray import tune
 
 from kerzoo.attempt import run_trial
 from kerzoo.failures import Failure
-from kerzoo.records import Row, StaleAttemptError, TrialFolder, TrialSpec
+from kerzoo.records import StaleAttemptError, TrialFolder, TrialSpec
 from kerzoo.workspace import Workspace
 from sweeps.logs import logged_to
 from sweeps.recovery import AttemptFailedError
@@ -32,15 +31,13 @@ REPORTED = (
     "forward_passes",
     "dev_loss",
     "diverged",
-    "device_time_s",
-    "eval_time_s",
     "peak_memory_gib",
 )
 """Columns that the driver hears of at once; the whole row is on disk."""
 
 CODE = Path(__file__).resolve().parent.parent
 
-LEFT = {"rung": None, "interrupted": True}
+LEFT: dict[str, Any] = {"rung": None, "interrupted": True}
 """Reported by a trial that is to be continued by another run."""
 
 
@@ -61,6 +58,35 @@ def place() -> str:
         f"{socket.gethostname()}, node {node[:12]}, process {os.getpid()}, "
         f"CUDA_VISIBLE_DEVICES={gpus}, code in {CODE}"
     )
+
+
+class Meter:
+    """What a worker's time goes into, told with each report.
+
+    Args:
+        workspace: Of this process, which counts.
+        start: When this process began its first trial, by `time.perf_counter`; None in a later one.
+    """
+
+    def __init__(self, workspace: Workspace, start: float | None) -> None:
+        self._workspace = workspace
+        self._start = start
+        self._told = workspace.busy_s
+
+    def read(self) -> dict[str, Any]:
+        """`busy_s`: seconds of steps and evaluations since the last reading, replay left out.
+
+        The first reading of a process has its `pid` and `preparation_s` too: seconds until its
+        first trial was ready, that is without what it stepped, evaluated and replayed.
+        """
+        own = self._workspace
+        values: dict[str, Any] = {"busy_s": own.busy_s - self._told}
+        self._told = own.busy_s
+        if self._start is not None:
+            seconds = time.perf_counter() - self._start - own.busy_s - own.replay_s
+            values |= {"preparation_s": max(0.0, seconds), "pid": os.getpid()}
+            self._start = None
+        return values
 
 
 def train(config: dict[str, Any]) -> None:
@@ -85,31 +111,22 @@ def train(config: dict[str, Any]) -> None:
         return
     with contextlib.suppress(OSError):  # a node without it can read absolute paths alone
         os.chdir(config["started_in"])
-    start = time.perf_counter()
     is_first = workspace.cache_info().currsize == 0
+    start = time.perf_counter()
     tune.report({"rung": None})
+    meter = Meter(workspace(), start if is_first else None)
     try:
         spec = TrialSpec.from_dict(folder.read())
         shares = bool(config["shares"]) and not config.get("alone", False)
         rows = run_trial(spec, folder, workspace(), stop.check, shares)
         with logged_to(folder.path / "log.txt", place()), contextlib.closing(rows):
-            _report(rows, start if is_first else None)
+            for row in rows:
+                tune.report({name: row[name] for name in REPORTED} | meter.read())
     except StaleAttemptError:
         return
     except StopRequested:
-        tune.report(LEFT)
+        tune.report(LEFT | meter.read())
     except Exception as error:
         failure = Failure.of(error)
         if failure.cause == "disk" or folder.status != "failed":
             raise AttemptFailedError(failure.to_dict()) from None
-
-
-def _report(rows: Iterator[Row], start: float | None) -> None:
-    """Report rows; with the first of a process, what came before it that comes once."""
-    for row in rows:
-        reported = {name: row[name] for name in REPORTED}
-        if start is not None:
-            once = time.perf_counter() - start
-            reported["preparation_s"] = max(0.0, once - (0 if row["step"] else row["eval_time_s"]))
-            start = None
-        tune.report(reported)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -102,6 +103,17 @@ def assert_decisions_are_consistent(folder: Path) -> None:
         assert (reached == RUNGS) == (status == "finished")
 
 
+def assert_time_adds_up(folder: Path) -> None:
+    """In each run: steps, evaluations, preparation and tail lie within the slots' time."""
+    runs = json.loads((folder / "run.json").read_text())["runs"]
+    assert len(runs) >= 2
+    for run in runs:
+        parts = run["busy_s"] + run["preparation_s"] + run["tail_s"]
+        assert parts <= run["slots"] * run["wall_time_s"]
+        assert run["efficiency"] is None or 0 <= run["efficiency"] <= 1
+    assert runs[-1]["busy_s"] > 0
+
+
 def test_early_stopping_decides_consistently_through_an_interrupt_and_a_kill(
     results: Path,
     undisturbed: tuple[Path, str],
@@ -134,6 +146,7 @@ def test_early_stopping_decides_consistently_through_an_interrupt_and_a_kill(
     assert code == 0, output
     assert set(statuses(folder).values()) <= {"finished", "stopped"}
     assert_no_row_twice(folder)
+    assert_time_adds_up(folder)
     assert_decisions_are_consistent(folder)
     whole = numbers_of(undisturbed[0])
     for trial, rows in numbers_of(folder).items():

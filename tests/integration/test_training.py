@@ -127,6 +127,24 @@ def test_tokens_and_losses_of_a_row_are_those_of_its_steps(
         assert row["wall_time_s"] >= row["device_time_s"] + row["eval_time_s"] - 1e-6
 
 
+def test_a_workspace_counts_its_own_steps_and_evaluations_and_the_replay_apart(
+    sst2: Path, tmp_path: Path, workspace: Workspace
+) -> None:
+    config = trial_config(sst2)
+    interrupt(config, tmp_path, workspace, steps=5)
+    rows = TrialFolder(tmp_path / "trial0").rows()
+    made = read_trajectory(tmp_path / "trial0" / "trajectory.msgpack")
+    assert rows[-1]["step"] < len(made)
+    expected = sum(step.device_time_s for step in made) + rows[-1]["eval_time_s"]
+    assert workspace.busy_s == pytest.approx(expected)
+    assert workspace.replay_s == 0
+    resumed = Workspace()
+    last = run(config, tmp_path, resumed).rows()[-1]
+    whole = last["device_time_s"] + last["eval_time_s"]
+    assert resumed.busy_s == pytest.approx(whole - expected)
+    assert resumed.replay_s > 0
+
+
 def test_arms_with_three_directions_are_evaluated_after_the_last_whole_step_of_a_rung(
     sst2: Path, tmp_path: Path, workspace: Workspace
 ) -> None:

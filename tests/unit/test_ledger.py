@@ -30,9 +30,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def row(passes: int, device_s: float, eval_s: float, **more: Any) -> dict[str, Any]:
-    times = {"device_time_s": device_s, "eval_time_s": eval_s}
-    return {"rung": passes, "forward_passes": passes, **times, **more}
+def row(passes: int, busy_s: float, **more: Any) -> dict[str, Any]:
+    return {"rung": passes, "forward_passes": passes, "busy_s": busy_s, **more}
 
 
 def test_preparation_and_tail_are_no_part_of_the_efficiency(tmp_path: Path, clock: Clock) -> None:
@@ -43,14 +42,14 @@ def test_preparation_and_tail_are_no_part_of_the_efficiency(tmp_path: Path, cloc
     ledger.begin("a")
     ledger.begin("b")
     clock.now += 20
-    ledger.arrive("a", row(10, 14.0, 2.0, preparation_s=4.0, pid=1))
+    ledger.arrive("a", row(10, 16.0, preparation_s=4.0, pid=1))
     ledger.end("a")
     ledger.begin("c")
     clock.now += 20
-    ledger.arrive("b", row(10, 30.0, 5.0, preparation_s=5.0, pid=2))
+    ledger.arrive("b", row(10, 35.0, preparation_s=5.0, pid=2))
     ledger.end("b")
     clock.now += 20
-    ledger.arrive("c", row(10, 38.0, 2.0))
+    ledger.arrive("c", row(10, 40.0))
     ledger.end("c")
     own = ledger.summary()
     assert own["wall_time_s"] == 70
@@ -74,8 +73,8 @@ def test_nodes_that_come_and_go_change_the_time_that_could_be_used(
         else:
             ledger.end("b")
         clock.now += 10
-    ledger.arrive("a", row(10, 30.0, 0.0))
-    ledger.arrive("b", row(10, 6.0, 0.0))
+    ledger.arrive("a", row(10, 30.0))
+    ledger.arrive("b", row(10, 6.0))
     assert ledger.summary()["efficiency"] == pytest.approx(36 / (10 + 20 + 10))
 
 
@@ -86,7 +85,7 @@ def test_what_was_prepared_before_counts_for_the_budget_and_not_for_the_efficien
     ledger = Ledger(tmp_path / "run.json", budget, 0.0, {"a": []}, 1, prepared_s=60.0)
     ledger.begin("a")
     clock.now += 39
-    ledger.arrive("a", row(10, 39.0, 0.0))
+    ledger.arrive("a", row(10, 39.0))
     assert ledger.exhausted() is None
     clock.now += 1
     ledger.end("a")
@@ -96,21 +95,47 @@ def test_what_was_prepared_before_counts_for_the_budget_and_not_for_the_efficien
     assert own["efficiency"] == pytest.approx(39 / 40)
 
 
+def test_what_a_trial_did_behind_its_last_row_counts_in_the_run_that_did_it(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """20 s of steps, of which 15 s behind the row; the next run replays them for 2 s."""
+    runs = []
+    seen: dict[str, list[dict[str, Any]]] = {"a": []}
+    for reports in (
+        [(8, row(10, 5.0, preparation_s=3.0, pid=1)), (15, {"rung": None, "busy_s": 15.0})],
+        [(9, row(20, 4.0, preparation_s=3.0, pid=2))],
+    ):
+        ledger = Ledger(tmp_path / "run.json", BudgetOptions(), 0.0, seen, 1)
+        ledger.begin("a")
+        for seconds, report in reports:
+            clock.now += seconds
+            ledger.arrive("a", report)
+        ledger.end("a")
+        ledger.save()
+        seen = {"a": [row(10, 5.0)]}
+        runs.append(ledger.summary())
+    assert [run["busy_s"] for run in runs] == [20, 4]
+    assert [run["efficiency"] for run in runs] == [1, pytest.approx(4 / 6)]
+    assert [run["forward_passes"] for run in runs] == [10, 10]
+    for run in runs:
+        assert run["busy_s"] + run["preparation_s"] + run["tail_s"] <= run["wall_time_s"]
+
+
 def test_amounts_add_up_over_runs_and_only_new_rows_count(tmp_path: Path, clock: Clock) -> None:
     path, budget = tmp_path / "run.json", BudgetOptions(forward_passes=100)
     first = Ledger(path, budget, 0.0, {"a": []}, 1)
     first.begin("a")
     clock.now += 30
-    first.arrive("a", row(79, 1.0, 1.0))
+    first.arrive("a", row(79, 2.0))
     assert first.warning() is None
     first.end("a", again=True)
     first.save()
-    second = Ledger(path, budget, 0.0, {"a": [row(79, 1.0, 1.0)]}, 1)
+    second = Ledger(path, budget, 0.0, {"a": [row(79, 2.0)]}, 1)
     assert second.exhausted() is None
-    second.arrive("a", row(80, 2.0, 1.0))
+    second.arrive("a", row(80, 1.0))
     assert second.warning() == "80% of budget.forward_passes is spent"
     assert second.warning() is None
-    second.arrive("a", row(100, 3.0, 1.0))
+    second.arrive("a", row(100, 1.0))
     told = second.exhausted()
     assert told == (
         "budget.forward_passes: 100 of 100 is spent, over 2 runs; the same command with "
