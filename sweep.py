@@ -122,7 +122,6 @@ def execute(plan: Plan, console: Console) -> int:
         plan.write()
         fetch_missing(plan)
         take_over(plan)
-        plan.create_trials()
         return run_phases(plan, console)
 
 

@@ -115,6 +115,11 @@ class Study:
         """The most seeds that any cell was planned with."""
         return int(self.cells.groupby("setting")["trial_id"].nunique().max())
 
+    def planned_trials(self, sweep: str) -> pd.DataFrame:
+        """The trials of a sweep's plan; what else lies in its folder is left out."""
+        trials = self.trials
+        return trials[(trials["sweep"] == sweep) & trials["planned"].astype(bool)]
+
     def sort_by_arm(self, frame: pd.DataFrame, *before: str) -> pd.DataFrame:
         """The frame in the order of `arms`, after that of other columns; ties stay as they were."""
         order = {arm: place for place, arm in enumerate(self.arms)}

@@ -4,8 +4,8 @@ Keys of version 1, to which later ones may add:
 
 - `schema_version`, `generated` (UTC), `warnings`, `score` ("accuracy", "F1" or both);
 - `sweeps`: for each `name, command, commit, method_version, plan_seed, baseline, versions`, the
-  `planned_baseline` where the report was asked for another, `trials` (status → count) and
-  `is_adaptive` (cells were chosen by results: tuning, not sensitivity);
+  `planned_baseline` where the report was asked for another, `trials` (of the plan: status → count)
+  and `is_adaptive` (cells were chosen by results: tuning, not sensitivity);
 - `decisions`: for each group of arms `sweep, phase, model, tuning, state` (nothing, alone, leads,
   undecided, keep, use), `arm` (recommended, or in the lead), `question, more_seeds, verdicts`
   (arm → list of `judgement, outcome, difference, low, high, p, pairs, more_seeds`) and `standings`
@@ -80,9 +80,7 @@ def _list_sweeps(study: Study) -> list[dict[str, Any]]:
             "name": label,
             **{key: sweep.plan.get(key) for key in (*keys, "versions")},
             "is_adaptive": is_adaptive(sweep.plan),
-            "trials": study.trials.loc[study.trials["sweep"] == label, "status"]
-            .value_counts()
-            .to_dict(),
+            "trials": study.planned_trials(label)["status"].value_counts().to_dict(),
         }
         for label, sweep in zip(sweep_labels(study.sweeps), study.sweeps, strict=True)
     ]

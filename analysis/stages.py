@@ -79,7 +79,7 @@ def _plan_now(
     current: list[Decision],
 ) -> Stage:
     """A sweep's stage, by its decisions and by those of all sweeps that are not outdated."""
-    trials = study.trials[(study.trials["sweep"] == label) & study.trials["planned"].astype(bool)]
+    trials = study.planned_trials(label)
     left = trials[trials["status"].isin(OPEN)]
     unknown = _list_unknown(sweep.plan, trials)
     if len(left) or unknown:

@@ -165,7 +165,7 @@ class ShownStage:
 def describe_stages(
     study: Study, stages: Sequence[Stage], device: str, arm: str, language: Language
 ) -> list[ShownStage]:
-    """Each sweep's next stage, what it would cost, and what has been spent.
+    """Each sweep's next stage, what it would cost, and what its plan's trials took so far.
 
     Args:
         study: The study.
@@ -176,8 +176,8 @@ def describe_stages(
     """
     shown = []
     for label, stage in zip(sweep_labels(study.sweeps), stages, strict=True):
-        trials = study.trials[(study.trials["sweep"] == label)]
-        last = study.last_rows[study.last_rows["sweep"] == label]
+        trials = study.planned_trials(label)
+        last = study.last_rows.merge(trials[["sweep", "trial_id"]], on=["sweep", "trial_id"])
         spent = float(last[["device_time_s", "eval_time_s"]].fillna(0).to_numpy().sum())
         numbers = {"trials": stage.trials, "seeds": stage.seeds, "arms": stage.arms}
         shown.append(

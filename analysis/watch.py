@@ -92,7 +92,8 @@ def take_state(folder: Path) -> State:
         ResultsError: As `read_source`.
     """
     (results, *_) = read_source(folder)
-    statuses = Counter(str(trial["status"]) for trial in results.trials.values())
+    planned = [trial for trial in results.trials.values() if trial["planned"]]
+    statuses = Counter(str(trial["status"]) for trial in planned)
     best: dict[str, float] = {}
     for row in results.rows:
         arm = str(results.trials[row["trial_id"]].get("arm") or row.get("arm"))

@@ -49,6 +49,8 @@ STOP_FILE = ".stop"
 def run_plan(plan: Plan, console: Console) -> int:
     """Run what is left of a plan, whose folder is held by `only_driver`.
 
+    Trials get their folders once preparing them, which reads all data, has shown that they can run.
+
     Returns:
         0 if every trial ended well, 1 if some failed, 2 if preparing them showed that they
         cannot run, 130 if interrupted.
@@ -57,14 +59,15 @@ def run_plan(plan: Plan, console: Console) -> int:
         ConfigError: Before any work starts.
     """
     pending = [s for s in plan.specs if plan.trial_folder(s.trial_id).status not in done(plan)]
+    begun = time.monotonic()
+    code = prepare(plan, console) if pending else 0
+    if code:
+        return code
+    plan.create_trials()
     if not pending:
         console.print(f"All {len(plan.specs)} trials have ended already.")
         _conclude(plan, console)
         return exit_code(plan)
-    begun = time.monotonic()
-    code = prepare(plan, console)
-    if code:
-        return code
     announce(plan, pending, console)
     set_environment(plan.sweep.cluster)
     stop = None

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from records_factory import LEARNING_RATE, SimulatedSweep
+from records_factory import LEARNING_RATE, SimulatedSweep, write_trial
 
 from analysis import build_report
 from analysis.__main__ import main
+from analysis.decision import decide
 from analysis.figures import MAX_LINES, MAX_PANELS, _spread, _tell_omitted, _thin_lines
+from analysis.language import load_language
+from analysis.load import load_study
+from analysis.machine import _list_sweeps
+from analysis.stages import plan_next
+from analysis.summary import describe_stages
+from analysis.watch import take_state
 
 VOID = {"meta", "input", "br", "path", "use", "rect", "line", "circle"}
 
@@ -60,6 +67,24 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fate=lambda v: "failed" if (v["arm"], v[LEARNING_RATE]) == ("mezo", 0.003) else None,
     )
     return build_report([sweep.write(tmp_path_factory.mktemp("results"))])
+
+
+def test_only_the_plans_trials_are_counted_as_spent(tmp_path: Path) -> None:
+    folder = SimulatedSweep().write(tmp_path)
+    told = []
+    for stray in (None, "of another plan"):
+        if stray:
+            row = {"trial_id": stray, "step": 0, "rung": 0, "dev_loss": 0.5, "forward_passes": 0}
+            times = {"device_time_s": 1e6, "eval_time_s": 0.0}
+            trial = {"trial_id": stray, "arm": "mezo", "status": "planned", "config": {}}
+            write_trial(folder, trial, [row | times])
+        study = load_study([folder])
+        stages = plan_next(study, decide(study))
+        shown = describe_stages(study, stages, "CPU", "mezo", load_language("en"))
+        (entry,) = _list_sweeps(study)
+        told.append((shown[0].spent, entry["trials"], take_state(folder).statuses))
+    assert told[0] == told[1]
+    assert told[0][1] == {"finished": 8}
 
 
 def test_the_report_lies_in_the_results_folder(report: Path) -> None:

@@ -58,6 +58,14 @@ def test_a_fresh_start_is_refused_while_another_sweep_holds_the_folder(
     assert not (folder / "plan.json").exists()
 
 
+def test_a_sweep_that_cannot_be_prepared_leaves_no_trial_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.runner.prepare", lambda plan, console: 2)
+    assert sweep.main([*QUICK, f"results_dir={tmp_path}"]) == 2
+    assert not (tmp_path / "quickstart" / "trials").exists()
+
+
 def test_a_gpu_that_is_missing_is_said_before_old_results_are_archived(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
