@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,28 @@ def test_without_a_hub_a_folder_is_asked_for() -> None:
     for ask in (table().fingerprint, lambda data_dir: table().check_available(data_dir, "val")):
         with pytest.raises(ValueError, match=r"no hub_id; set task\.data_dir to a folder with tra"):
             ask(None)
+
+
+def test_a_folder_without_the_file_is_not_sent_to_a_source_that_there_is_not(
+    tmp_path: Path,
+) -> None:
+    nowhere = str(tmp_path / "nope")
+    told = f"no train.csv in {nowhere}, which is no folder; name a folder that has it"
+    with pytest.raises(ValueError, match=re.escape(told) + "$"):
+        table().fingerprint(nowhere)
+    with pytest.raises(ValueError, match=r"or leave task\.data_dir=null to load the data"):
+        table(hub_id="me/reviews", revision=COMMIT).fingerprint(nowhere)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("train.csv", "$"), ("reviews.csv", ", which must have train.csv$")]
+)
+def test_a_file_in_place_of_its_folder_is_told(tmp_path: Path, name: str, told: str) -> None:
+    path = tmp_path / name
+    path.write_text("text,label\na,good\n")
+    message = re.escape(f"{path} is a file; name its folder, {tmp_path}") + told
+    with pytest.raises(ValueError, match=message):
+        table().check_available(str(path), "train")
 
 
 @pytest.mark.parametrize(

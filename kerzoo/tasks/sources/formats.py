@@ -13,18 +13,31 @@ Located = tuple[str, Mapping[str, Any]]
 """Where a row stands, for error messages, and its values by column."""
 
 
-def find_file(data_dir: str, *names: str) -> Path:
+def find_file(data_dir: str, *names: str, has_source: bool = True) -> Path:
     """The first of some files that the folder has.
+
+    Args:
+        data_dir: The folder.
+        names: Of the files.
+        has_source: Whether the data can be had from elsewhere as well.
 
     Raises:
         ValueError: If it has none of them.
     """
+    folder, listed = Path(data_dir).expanduser(), " or ".join(names)
     for name in names:
-        if (path := Path(data_dir).expanduser() / name).is_file():
+        if (path := folder / name).is_file():
             return path
+    if folder.is_file():
+        needed = "" if folder.name in names else f", which must have {listed}"
+        raise ValueError(
+            f"task.data_dir: {data_dir} is a file; name its folder, {Path(data_dir).parent}{needed}"
+        )
+    missing = "" if folder.is_dir() else ", which is no folder"
+    otherwise = ", or leave task.data_dir=null to load the data from their source"
     raise ValueError(
-        f"task.data_dir: no {' or '.join(names)} in {data_dir}; name a folder that has it, or "
-        "leave task.data_dir=null to load the data from their source"
+        f"task.data_dir: no {listed} in {data_dir}{missing}; name a folder that has it"
+        + (otherwise if has_source else "")
     )
 
 

@@ -111,7 +111,7 @@ class RowSource(ExampleSource):
     def check_available(self, data_dir: str | None, pool: str) -> None:
         """One of the folder's files, or the data set in the hub's cache or on the hub."""
         if data_dir is not None:
-            find_file(data_dir, *self.file_names(pool))
+            self._find(data_dir, pool)
         else:
             self._check_hub()
 
@@ -129,12 +129,12 @@ class RowSource(ExampleSource):
                 raise ValueError(f"the task has no hub_id; {self._instead}")
             return f"{self.hub_id}/{self.config}@{self.revision}"
         digests = [
-            sha256_of_file(find_file(data_dir, *self.file_names(pool)))
+            sha256_of_file(self._find(data_dir, pool))
             for pool in POOLS
             if self.has_pool(data_dir, pool)
         ]
         if not digests:
-            find_file(data_dir, *self.file_names("train"))
+            self._find(data_dir, "train")
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def read_pool(self, data_dir: str | None, pool: str) -> Pool:
@@ -156,6 +156,10 @@ class RowSource(ExampleSource):
             )
         return Pool(examples, dict(skipped))
 
+    def _find(self, data_dir: str, pool: str) -> Path:
+        names, has_source = self.file_names(pool), self.hub_id is not None
+        return find_file(data_dir, *names, has_source=has_source)
+
     def _rows(self, data_dir: str | None, pool: str) -> Iterator[Located]:
         raw_rows = self._load(pool) if data_dir is None else self._open(data_dir, pool)
         for where, raw in raw_rows:
@@ -166,7 +170,7 @@ class RowSource(ExampleSource):
             yield from ((f"{where}{part}", row) for part, row in parts)
 
     def _open(self, data_dir: str, pool: str) -> Iterable[Located]:
-        path = find_file(data_dir, *self.file_names(pool))
+        path = self._find(data_dir, pool)
         columns = list(self.column_names().values())
         match path.suffix:
             case ".jsonl":
