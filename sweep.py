@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from sweeps.compose import ConfigError, list_sweeps
+from sweeps.ledger import RUN_FILE, exhausted_before
 from sweeps.mirror import fetch_missing
 from sweeps.phases import run_phases
 from sweeps.plan import (
@@ -102,8 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_results(plan, console)
         report(plan, console)
     if code == 130:
-        console.print("Interrupted. The same command continues.")
+        console.print(_tell_how_to_go_on(plan), soft_wrap=True, markup=False)
     return code
+
+
+def _tell_how_to_go_on(plan: Plan | None) -> str:
+    """The last line of a sweep that has not ended: again, or with a larger budget."""
+    spent = plan and exhausted_before(plan.folder / RUN_FILE, plan.sweep.budget)
+    return f"Stopped: {spent}." if spent else "Interrupted. The same command continues."
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from kerzoo.records import Row, timestamp, write_json
 from sweeps.progress import format_duration
 from sweeps.schema import BudgetOptions
 
+RUN_FILE = "run.json"
 WARN_AT = 0.8
 SAVE_EVERY_S = 10.0
 
@@ -201,7 +203,7 @@ class Ledger:
 
     def warning(self) -> str | None:
         """Once, that most of a budget is spent."""
-        name, share = self._fullest()
+        name, share = _fullest(self.budget, self.total)
         if self._warned or share < WARN_AT:
             return None
         self._warned = True
@@ -209,20 +211,7 @@ class Ledger:
 
     def exhausted(self) -> str | None:
         """What is spent, and how to go on; None as long as every budget lasts."""
-        name, share = self._fullest()
-        if share < 1:
-            return None
-        limit = getattr(self.budget, name)
-        return (
-            f"budget.{name}: {getattr(self.total, name):.4g} of {limit:.4g} is spent, over "
-            f"{len(self.runs) + 1} runs; the same command with budget.{name}={2 * limit:g} goes on"
-        )
-
-    def _fullest(self) -> tuple[str, float]:
-        shares = {
-            name: getattr(self.total, name) / limit for name, limit in self.budget.limits.items()
-        }
-        return max(shares.items(), key=lambda item: item[1], default=("", 0.0))
+        return _tell_exhausted(self.budget, self.total, len(self.runs) + 1)
 
     def _passes(self) -> float:
         """Forward passes that rows grew by in this run, over all trials."""
@@ -231,6 +220,31 @@ class Ledger:
             float(row.get(column) or 0.0) - float(self._first_seen[trial].get(column) or 0.0)
             for trial, row in self._last.items()
         )
+
+
+def exhausted_before(path: Path, budget: BudgetOptions) -> str | None:
+    """What the runs in a run.json spent, and how to go on; None as long as every budget lasts."""
+    total, runs = _read(path)
+    return _tell_exhausted(budget, total, len(runs))
+
+
+def _tell_exhausted(budget: BudgetOptions, total: Spent, num_runs: int) -> str | None:
+    name, share = _fullest(budget, total)
+    if share < 1:
+        return None
+    limit = getattr(budget, name)
+    enough = limit * 2.0 ** (1 + math.floor(math.log2(share)))
+    counted = "1 run" if num_runs == 1 else f"{num_runs} runs"
+    return (
+        f"budget.{name}: {getattr(total, name):.4g} of {limit:.4g} is spent, over {counted}; "
+        f"the same command with budget.{name}={enough:g} goes on"
+    )
+
+
+def _fullest(budget: BudgetOptions, total: Spent) -> tuple[str, float]:
+    """The budget of which the largest share is spent, and the share."""
+    shares = {name: getattr(total, name) / limit for name, limit in budget.limits.items()}
+    return max(shares.items(), key=lambda item: item[1], default=("", 0.0))
 
 
 def _read(path: Path) -> tuple[Spent, list[dict[str, Any]]]:

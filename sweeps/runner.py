@@ -28,7 +28,7 @@ from sweeps.cluster import set_environment, start_ray
 from sweeps.compose import ConfigError
 from sweeps.cost import stratum_of
 from sweeps.events import read_events
-from sweeps.ledger import Ledger
+from sweeps.ledger import RUN_FILE, Ledger, exhausted_before
 from sweeps.lock import driver_lock
 from sweeps.observers import Observers
 from sweeps.plan import Plan, price, summarise
@@ -53,12 +53,14 @@ def run_plan(plan: Plan, console: Console) -> int:
 
     Returns:
         0 if every trial ended well, 1 if some failed, 2 if preparing them showed that they
-        cannot run, 130 if interrupted.
+        cannot run, 130 if interrupted or if earlier runs spent the budget.
 
     Raises:
         ConfigError: Before any work starts.
     """
     pending = [s for s in plan.specs if plan.trial_folder(s.trial_id).status not in done(plan)]
+    if pending and exhausted_before(plan.folder / RUN_FILE, plan.sweep.budget):
+        return 130
     begun = time.monotonic()
     code = prepare(plan, console) if pending else 0
     if code:
@@ -219,10 +221,11 @@ def _fit(plan: Plan, pending: list[TrialSpec], console: Console, begun: float) -
     observers = observe(plan, display.warn)
     stop = StopSignal(plan.folder / STOP_FILE, functools.partial(_warn, display, observers))
     prepared_s = time.monotonic() - begun
-    ledger = Ledger(plan.folder / "run.json", sweep.budget, 0.0, rows, len(pending), prepared_s)
+    ledger = Ledger(plan.folder / RUN_FILE, sweep.budget, 0.0, rows, len(pending), prepared_s)
     spent = ledger.exhausted()
     if spent:
         stop.request(spent)
+        ledger.save()
         observers.close()
         return stop
     _say_begun(observers, len(pending), rows)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import sweep
+from kerzoo.records import write_json
+from sweeps.ledger import Spent
 
 QUICK = ["+sweep=quickstart", "model=opt-tiny", "arm=mezo", "training.learning_rate=1e-2"]
 
@@ -64,6 +66,22 @@ def test_a_sweep_that_cannot_be_prepared_leaves_no_trial_behind(
     monkeypatch.setattr("sweeps.runner.prepare", lambda plan, console: 2)
     assert sweep.main([*QUICK, f"results_dir={tmp_path}"]) == 2
     assert not (tmp_path / "quickstart" / "trials").exists()
+
+
+def test_a_spent_budget_starts_nothing_and_the_last_line_says_what_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sweeps.runner.prepare", never)
+    folder = tmp_path / "quickstart"
+    folder.mkdir()
+    run = vars(Spent(wall_time_s=58.9))
+    write_json(folder / "run.json", {"total": run, "runs": [run]})
+    command = [*QUICK, f"results_dir={tmp_path}", "budget.wall_time_s=50"]
+    assert sweep.main(command) == 130
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "Stopped: budget.wall_time_s: 58.9 of 50 is spent, over 1 run; the same command with "
+        "budget.wall_time_s=100 goes on."
+    )
 
 
 def test_a_gpu_that_is_missing_is_said_before_old_results_are_archived(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, exhausted_before
 from sweeps.schema import BudgetOptions, ClusterOptions, FailureOptions
 
 
@@ -148,6 +148,21 @@ def test_amounts_add_up_over_runs_and_only_new_rows_count(tmp_path: Path, clock:
     assert content["total"]["forward_passes"] == 100
     assert content["total"]["wall_time_s"] == 35
     assert [run["forward_passes"] for run in content["runs"]] == [79, 21]
+
+
+def test_the_advised_budget_is_more_than_what_was_spent(tmp_path: Path, clock: Clock) -> None:
+    path, budget = tmp_path / "run.json", BudgetOptions(wall_time_s=50)
+    assert exhausted_before(path, budget) is None
+    for seconds, advised in ((58.9, 100), (41.1, 200)):
+        ledger = Ledger(path, budget, 0.0, {"a": []}, 1)
+        clock.now += seconds
+        ledger.advance()
+        ledger.save()
+        told = exhausted_before(path, budget)
+        assert told == ledger.exhausted()
+        assert str(told).endswith(f"the same command with budget.wall_time_s={advised} goes on")
+        larger = BudgetOptions(wall_time_s=advised)
+        assert exhausted_before(path, larger) is None
 
 
 def test_money_is_gpu_hours_at_their_price(tmp_path: Path, clock: Clock) -> None:
