@@ -11,10 +11,11 @@ from analysis.standings import Standing
 def describe_alternatives(decision: Decision, score_name: str, language: Language) -> list[str]:
     """A sentence for the best method without a kernel, and one for the untouched model.
 
-    Each stands there only if its dev loss is not above that of the recommended arm: what was not
-    compared by fresh seeds is told as it was measured, and decides nothing.
+    Each stands there only if its dev loss is not above that of the recommended arm, or of the
+    lowest where none is, and the untouched model only where the verdict has not named it. What was
+    not compared by fresh seeds is told as it was measured, and decides nothing.
     """
-    own = decision.standing
+    own = decision.standing or decision.closest
     if own is None:
         return []
     others = [s for s in decision.group.standings if not (s.is_kernel or s.is_baseline)]
@@ -22,7 +23,7 @@ def describe_alternatives(decision: Decision, score_name: str, language: Languag
     sentences = []
     for key, trains in (("stronger", True), ("untouched", False)):
         found = [s for s in rivals if s.trains == trains]
-        if found:
+        if found and (trains or decision.state != "untrained"):
             best = min(found, key=lambda s: s.dev_loss)
             sentences.append(_tell(f"alternative.{key}", own, best, score_name, language))
     return sentences

@@ -3,6 +3,8 @@
 Confirmed differences decide, after Holm's correction; a screen only names who leads. Among arms
 that are better than the baseline the one with the largest difference is recommended; if none is,
 the baseline stays. The score is asked first, then the loss, then device seconds to the target.
+An arm whose dev loss is not below that of the untrained model, by more than the margin of losses,
+is never taken; where the baseline is one, there is nothing to compare with and nothing to take.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ import pandas as pd
 
 from analysis.comparison import OWN, TUNED, compare_arms
 from analysis.load import Study
+from analysis.margins import margins_of
 from analysis.standings import Group, Standing, list_standings
 
-State = Literal["nothing", "alone", "leads", "undecided", "keep", "use"]
-"""No result; nothing to compare with; a screen's first; open; the baseline stays; take an arm."""
+State = Literal["nothing", "alone", "leads", "undecided", "keep", "use", "untrained"]
+"""No result; nothing to compare with; a screen's first; open; the baseline stays; take an arm; no
+arm, or not the baseline, beat the untrained model."""
 
 OUTCOMES = (
     ("test score", "dev score"),
@@ -67,6 +71,8 @@ class Decision:
         arm: The arm that is recommended or leads; empty where there is none.
         verdicts: Arm → its verdicts, one for each outcome of OUTCOMES that was measured.
         question: Of `compare_arms`, the one that was answered.
+        failing: The arms that train and did not beat the untrained model.
+        margin: By which a dev loss must be below that of the untrained model to beat it.
     """
 
     group: Group
@@ -74,6 +80,14 @@ class Decision:
     arm: str = ""
     verdicts: Mapping[str, tuple[Verdict, ...]] = dataclasses.field(default_factory=dict)
     question: str = ""
+    failing: tuple[str, ...] = ()
+    margin: float = math.nan
+
+    @property
+    def closest(self) -> Standing | None:
+        """The zeroth-order method, or baseline, that trains to the lowest dev loss."""
+        trained = [s for s in _rivals(self.group) if s.trains]
+        return min(trained, key=lambda s: s.dev_loss, default=None)
 
     @property
     def standing(self) -> Standing | None:
@@ -94,7 +108,20 @@ def decide(study: Study) -> list[Decision]:
     if not groups:
         return [Decision(Group("", "", "", "", ()), "nothing")]
     compared = compare_arms(study)
-    return [_decide_group(group, compared) for group in groups]
+    margin = margins_of(study).loss
+    return [
+        dataclasses.replace(
+            _decide_group(group, compared, failing := _list_failing(group, margin)),
+            failing=failing,
+            margin=margin,
+        )
+        for group in groups
+    ]
+
+
+def _list_failing(group: Group, margin: float) -> tuple[str, ...]:
+    """The arms that train and end no lower than step 0, or by less than the margin."""
+    return tuple(s.arm for s in group.standings if s.trains and s.dev_loss >= s.start_loss - margin)
 
 
 def drop_screened(decisions: Sequence[Decision]) -> list[Decision]:
@@ -107,20 +134,26 @@ def drop_screened(decisions: Sequence[Decision]) -> list[Decision]:
     ]
 
 
-def _decide_group(group: Group, compared: pd.DataFrame) -> Decision:
+def _decide_group(group: Group, compared: pd.DataFrame, failing: tuple[str, ...]) -> Decision:
     rivals = _rivals(group)
+    base = group.baseline
+    trained = [s for s in rivals if s.trains]
+    is_untrained = bool(trained) and all(s.arm in failing for s in trained)
+    is_untrained |= base is not None and base.arm in failing
+    question, verdicts = _read_verdicts(group, compared)
+    eligible = {arm: v for arm, v in verdicts.items() if arm in {s.arm for s in rivals}}
+    winner = _find_winner({arm: v for arm, v in eligible.items() if arm not in failing})
+    if is_untrained and not winner:
+        return Decision(group, "untrained", "", verdicts, question)
     if len(rivals) < 2:
         return Decision(group, "alone", (rivals or list(group.standings))[0].arm)
-    question, verdicts = _read_verdicts(group, compared)
     if not verdicts:
         return Decision(group, "leads", min(rivals, key=lambda s: s.dev_loss).arm)
-    eligible = {arm: v for arm, v in verdicts.items() if arm in {s.arm for s in rivals}}
-    winner = _find_winner(eligible)
-    if winner or group.baseline is None:
+    if winner or base is None:
         return Decision(group, "use", winner, verdicts, question)
     is_open = any(v[0].judgement == "undecided" for v in eligible.values())
     state: State = "undecided" if is_open else "keep"
-    return Decision(group, state, group.baseline.arm, verdicts, question)
+    return Decision(group, state, base.arm, verdicts, question)
 
 
 def _rivals(group: Group) -> list[Standing]:

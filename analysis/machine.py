@@ -7,13 +7,14 @@ Keys of version 1, to which later ones may add:
   `planned_baseline` where the report was asked for another, `trials` (of the plan: status → count)
   and `is_adaptive` (cells were chosen by results: tuning, not sensitivity);
 - `decisions`: for each group of arms `sweep, phase, model, tuning, state` (nothing, alone, leads,
-  undecided, keep, use), `arm` (recommended, or in the lead), `question, more_seeds, verdicts`
+  undecided, keep, use, untrained), `arm` (recommended, or in the lead), `failing` (the arms that
+  did not beat the untrained model by `margin`), `question, more_seeds, verdicts`
   (arm → list of `judgement, outcome, difference, low, high, p, pairs, more_seeds`) and `standings`
-  (for each arm `arm, is_baseline, is_kernel, trains, settings, tasks, seeds, split, dev_loss`, the
-  estimates `score, seconds, target_seconds`, each with `mean, low, high, basis`, `memory_gib`, and
-  `reached` of `runs`);
-- `next`: for each sweep `kind` (finish, mend, confirm, more, elsewhere, none,
-  then), `trials, seeds, arms, seconds,
+  (for each arm `arm, is_baseline, is_kernel, trains, settings, tasks, seeds, split, dev_loss,
+  start_loss` (before training), the estimates `score, seconds, target_seconds`, each with `mean,
+  low, high, basis`, `memory_gib`, and `reached` of `runs`);
+- `next`: for each sweep `kind` (finish, mend, confirm, more, retune,
+  elsewhere, none, then), `trials, seeds, arms, seconds,
   money, command, tuning, memory_gib`, and `then`, the same of a sweep that is to follow, or null;
 - `comparison`: the rows of the confirmed comparison as in tables/confirmed_comparison.csv;
 - `tables`, `figures`: name → caption; the files are tables/NAME.{csv,md,tex}, figures/NAME.pdf.
@@ -93,6 +94,8 @@ def _list_decision(decision: Decision) -> dict[str, Any]:
         **group,
         "state": decision.state,
         "arm": decision.arm,
+        "failing": decision.failing,
+        "margin": decision.margin,
         "question": decision.question,
         "more_seeds": decision.more_seeds,
         "verdicts": {

@@ -107,9 +107,7 @@ class _Writer:
         }
         return Overview(
             label=label if several else "",
-            headline=say(
-                f"headline.{self.decision.state}", arm=self.decision.arm, baseline=baseline
-            ),
+            headline=self._headline(baseline),
             reasons=[*self._reasons(baseline), *alternatives],
             caption=say("table.caption", device=self.device, score=self.score_name),
             headings=headings,
@@ -122,14 +120,33 @@ class _Writer:
     def _split(self) -> str:
         return "test" if self.group.is_tested else "dev"
 
+    def _headline(self, baseline: str) -> str:
+        decision, closest = self.decision, self.decision.closest
+        key = f"headline.{decision.state}"
+        if decision.state == "untrained":
+            key += f"_{self._untrained}"
+        start = format_loss(closest.start_loss) if closest else MISSING
+        return self.language.say(key, arm=decision.arm, baseline=baseline, start=start)
+
+    @property
+    def _untrained(self) -> str:
+        """Who did not beat the untrained model: all methods, those with a kernel, the baseline."""
+        trained = {s.arm for s in self.group.standings if s.trains}
+        if trained <= set(self.decision.failing):
+            return "all"
+        closest = self.decision.closest
+        return "kernels" if closest and closest.arm in self.decision.failing else "baseline"
+
     def _reasons(self, baseline: str) -> list[str]:
         say, decision = self.language.say, self.decision
+        if decision.state == "untrained":
+            return [self._not_trained(baseline)]
         if decision.state == "nothing":
             trials = self.study.cells.drop_duplicates(["sweep", "trial_id"])
             statuses = self.language.statuses(trials)
             return [say("reason.nothing", trials=len(trials), statuses=statuses)]
         if decision.state == "use":
-            return [self._winning(baseline)]
+            return self._winning(baseline)
         chosen = decision.standing
         loss = format_loss(chosen.dev_loss) if chosen else MISSING
         if decision.state == "alone":
@@ -150,13 +167,25 @@ class _Writer:
             return [say("reason.undecided_soon", seeds=decision.more_seeds, score=self.score_name)]
         return [say("reason.undecided_never", score=self.score_name)]
 
-    def _winning(self, baseline: str) -> str:
+    def _not_trained(self, baseline: str) -> str:
+        closest, base = self.decision.closest, self.group.baseline
+        return self.language.say(
+            f"reason.untrained_{'baseline' if self._untrained == 'baseline' else 'all'}",
+            arm=closest.arm if closest else MISSING,
+            loss=format_loss(closest.dev_loss) if closest else MISSING,
+            baseline=baseline,
+            base_loss=format_loss(base.dev_loss) if base else MISSING,
+            margin=format_level(self.decision.margin),
+        )
+
+    def _winning(self, baseline: str) -> list[str]:
         found = self.decision.verdicts[self.decision.arm]
         place = next(i for i, v in enumerate(found) if v.judgement == "better")
         verdict = found[place]
         form = (_plain_points, format_change, _percent)[place]
         kind = ("score", "loss", "time")[place]
-        return self.language.say(
+        say = self.language.say
+        won = say(
             f"reason.use_{kind}",
             score=self.score_name,
             baseline=baseline,
@@ -165,6 +194,8 @@ class _Writer:
             high=form(verdict.high),
             pairs=verdict.pairs,
         )
+        is_hollow = baseline in self.decision.failing
+        return [won, say("reason.baseline_untrained", baseline=baseline)] if is_hollow else [won]
 
     def _rows(self) -> list[Row]:
         standings = sorted(self.group.standings, key=self._rank)

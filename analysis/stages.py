@@ -16,9 +16,10 @@ from analysis.decision import Decision, drop_screened
 from analysis.load import ARM, SEED, Study, sweep_labels
 from analysis.sources import Results
 
-Kind = Literal["finish", "mend", "confirm", "more", "elsewhere", "none", "then"]
+Kind = Literal["finish", "mend", "confirm", "more", "retune", "elsewhere", "none", "then"]
 """Run the open trials; see why none has a result; the best cells on fresh seeds; further seeds;
-what the sweep says that confirmed this one; nothing; the sweep after."""
+other settings, as no method beat the untrained model; what the sweep says that confirmed this one;
+nothing; the sweep after."""
 
 CONFIRM_SEEDS = 5
 OPEN = ("planned", "running", "interrupted")
@@ -104,7 +105,7 @@ def _plan_now(
         more = max(d.more_seeds or 0 for d in unclear)
         seeds = _fresh_seeds(trials, more)
         return _repeat(study, sweep, clock, "more", unclear, seeds)
-    return Stage("none")
+    return Stage("retune" if any(d.state == "untrained" for d in decisions) else "none")
 
 
 def _list_unknown(plan: Mapping[str, Any], trials: pd.DataFrame) -> list[tuple[str, int, int]]:

@@ -51,6 +51,7 @@ class Standing:
         seeds: The fewest finished seeds of its cells.
         split: "test" where every score is one, else "dev".
         dev_loss: Mean over tasks of the mean at the checkpoint that dev chose.
+        start_loss: The same at step 0, before training; NaN where it is not known.
         score: Between 0 and 1.
         seconds: Device seconds of a whole run, evaluation excluded.
         target_seconds: Device seconds to the dev loss that every run of the baseline reaches; NaN
@@ -69,6 +70,7 @@ class Standing:
     seeds: int
     split: str
     dev_loss: float
+    start_loss: float
     score: Estimate
     seconds: Estimate
     target_seconds: Estimate
@@ -180,6 +182,7 @@ def _stand(runs: pd.DataFrame, study: Study) -> Standing:
         seeds=min(len(mine) for mine in by_task),
         split="test" if (runs["split"] == "test").all() else "dev",
         dev_loss=float(np.mean([mine["dev_loss"].mean() for mine in by_task])),
+        start_loss=float(np.mean([mine["dev_loss_start"].mean() for mine in by_task])),
         score=_estimate_score(by_task),
         seconds=_estimate_time(by_task, "device_time_s"),
         target_seconds=_estimate_time(by_task, "target_seconds")

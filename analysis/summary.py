@@ -218,7 +218,7 @@ def _tell_cost(study: Study, stage: Stage, device: str, arm: str, language: Lang
             return ""
         time = language.duration(float(seconds))
         return language.say("next.none_cost", arm=arm, time=time, device=device)
-    if stage.kind in ("elsewhere", "mend"):
+    if stage.kind in ("elsewhere", "mend", "retune"):
         return ""
     if is_missing(stage.seconds):
         return language.say("next.cost_unknown")

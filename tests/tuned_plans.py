@@ -48,7 +48,7 @@ def end(plan: Plan, loss: Callable[[dict[str, Any]], float] = planted, **update:
         if spec.phase == "screen" and folder.status == "planned":
             value = loss(spec.config["training"])
             rows = [
-                {"rung": r, "step": r // 2, "forward_passes": r, "dev_loss": value}
+                {"rung": r, "step": r // 2, "forward_passes": r, "dev_loss": value + (r == 0)}
                 | {"diverged": False}
                 for r in (0, *RUNGS)
             ]

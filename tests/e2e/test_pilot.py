@@ -25,7 +25,7 @@ def write_two_columns(folder: Path) -> Path:
     return folder
 
 
-def test_a_pilot_on_two_columns_names_a_method_and_the_price_of_what_follows(
+def test_a_pilot_on_two_columns_says_that_no_method_learned_and_what_would_follow(
     tmp_path: Path,
 ) -> None:
     code, output = run_sweep(
@@ -59,9 +59,11 @@ def test_a_pilot_on_two_columns_names_a_method_and_the_price_of_what_follows(
     arms = {s["arm"]: s for s in decision["standings"]}
     assert set(arms) == {"mezo", "legendre2", "discrete4", "adamw", "zero_shot"}
     assert all(s["memory_gib"] > 0 for s in arms.values())
-    assert decision["arm"] in ("mezo", "legendre2", "discrete4")
-    assert (stage["kind"], stage["arms"], stage["trials"]) == ("confirm", 4, 20)
-    assert stage["seconds"] > 0
+    assert (decision["state"], decision["arm"]) == ("untrained", "")
+    start = arms["zero_shot"]["dev_loss"]
+    assert all(s["start_loss"] == pytest.approx(start) for s in arms.values())
+    assert {"mezo", "legendre2", "discrete4"} <= set(decision["failing"])
+    assert (stage["kind"], stage["command"]) == ("retune", "")
     follower = read_plan(folder)["afterwards"]
     assert stage["then"]["command"] == follower["command"]
     assert "+sweep=pilot_full" in follower["command"]
@@ -70,8 +72,8 @@ def test_a_pilot_on_two_columns_names_a_method_and_the_price_of_what_follows(
     assert stage["then"]["seconds"] > 0
     html = (folder / "report" / "report.html").read_text()
     screen = html[html.index('class="headline"') : html.index('id="cautions"')]
-    assert f"{decision['arm']} leads" in screen
-    assert f"Leading so far: {decision['arm']}" in screen
+    assert f"beat the untrained model (dev loss {start:.4f})" in screen
+    assert "Train with it" not in screen
     assert "Peak memory" in screen
-    assert screen.count("Estimated cost: ") == 2
-    assert screen.index("on 5 fresh seeds") < screen.index("After that") < len(screen)
+    assert screen.count("Estimated cost: ") == 1
+    assert screen.index("nothing worth confirming") < screen.index("After that") < len(screen)

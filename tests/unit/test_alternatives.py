@@ -23,6 +23,7 @@ def standing(arm: str, dev_loss: float, trains: bool = True) -> Standing:
         seeds=1,
         split="dev",
         dev_loss=dev_loss,
+        start_loss=0.7,
         score=Estimate(0.5),
         seconds=Estimate(1.0),
         target_seconds=Estimate(math.nan),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,57 @@ def test_an_open_question_keeps_the_baseline_and_says_how_many_seeds_would_answe
     seeds = list(range(6 + stage.seeds))
     assert f"training.seed:{str(seeds).replace(' ', '')}" in stage.command
     assert "name=simulated " in stage.command
+
+
+def falls(**gains: float) -> Callable[[Mapping[str, Any]], float]:
+    return lambda values: gains[values["arm"]]
+
+
+@pytest.mark.parametrize("phase", ["screen", "confirm"])
+@pytest.mark.parametrize(
+    ("gains", "headline"),
+    [
+        (
+            {"mezo": 0.003, "kerzoo_paper": -0.2, "adamw": -0.1},
+            "No method beat the untrained model (dev loss 0.7000).",
+        ),
+        (
+            {"mezo": -0.01, "kerzoo_paper": 0.03, "adamw": 0.0},
+            "The baseline mezo did not beat the untrained model (dev loss 0.7000).",
+        ),
+    ],
+)
+def test_no_training_is_recommended_that_does_not_beat_the_untrained_model(
+    tmp_path: Path, phase: str, gains: dict[str, float], headline: str
+) -> None:
+    study = load(tmp_path, arms=tuple(gains), gain=falls(**gains), phase=phase, epsilons=(0.01,))
+    (decision,) = decide(study)
+    assert (decision.state, decision.arm) == ("untrained", "")
+    (page,) = describe(study, [decision], load_language("en"))
+    assert page.headline == headline
+    assert page.recommendation is None
+    assert not any(row.is_chosen for row in page.rows)
+    (stage,) = plan_next(study, [decision])
+    assert (stage.kind, stage.command) == ("retune", "")
+    assert "recommended" in page.reasons[0]
+
+
+def test_an_arm_that_is_better_than_a_baseline_that_learned_nothing_must_learn_itself(
+    tmp_path: Path,
+) -> None:
+    for lead, state in ((-0.1, "untrained"), (0.04, "use")):
+        low = {"gain": lambda v, x=lead: -0.2 + (0.2 + x + 0.001 * NOISE[v[SEED]]) * is_paper(v)}
+        study = confirm(tmp_path / state, lead=0.0, **low)
+        (decision,) = decide(study)
+        assert decision.verdicts["kerzoo_paper"][0].judgement == "better"
+        assert decision.state == state
+        assert "mezo" in decision.failing
+    (page,) = describe(study, [decision], load_language("en"))
+    assert "mezo did not beat the untrained model" in page.reasons[1]
+
+
+def is_paper(values: Mapping[str, Any]) -> bool:
+    return values["arm"] == "kerzoo_paper"
 
 
 def test_what_was_confirmed_stands_before_what_was_screened(tmp_path: Path) -> None:
