@@ -174,12 +174,16 @@ def _expand(base: Composed, single: bool) -> list[Cell]:
 
 
 def _order(entries: Sequence[Entry], plan_seed: int) -> tuple[list[TrialSpec], list[TrialOptions]]:
-    """Each trial once, in an order that hangs on the seed and on which trials there are."""
+    """Each trial once: first those that make no step, which a budget always has room for.
+
+    Within each half the order hangs on the seed and on which trials there are.
+    """
     chosen: dict[str, Entry] = {}
     for entry in entries:
         chosen.setdefault(entry[0].trial_id, entry)
     order = sorted(chosen)
     random.Random(plan_seed).shuffle(order)
+    order.sort(key=lambda trial: bool(chosen[trial][0].rungs))
     return [chosen[trial][0] for trial in order], [chosen[trial][1] for trial in order]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import random
 import shlex
 import subprocess
 import sys
@@ -122,6 +123,15 @@ def test_the_order_is_shuffled_by_the_plan_seed_and_not_sorted_by_arm() -> None:
     arms = [spec.arm for spec in plans[0].specs]
     changes = sum(a != b for a, b in itertools.pairwise(arms))
     assert changes > len(set(arms))
+
+
+def test_trials_that_make_no_step_come_first_and_leave_the_others_in_their_order() -> None:
+    plan = plan_of(RATES, "space.arm=[mezo,zero_shot,legendre2,in_context]")
+    arms = [spec.arm for spec in plan.specs]
+    assert set(arms[:2]) == {"zero_shot", "in_context"}
+    shuffled = sorted(ids_of(plan))
+    random.Random(plan.sweep.search.plan_seed).shuffle(shuffled)
+    assert [t for t in shuffled if t in ids_of(plan)[2:]] == ids_of(plan)[2:]
 
 
 def test_a_plan_with_more_cells_keeps_the_ids_of_the_old_ones() -> None:
