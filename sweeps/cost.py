@@ -116,7 +116,6 @@ def summarise(
     costs = [each[kind] for kind in kinds]
     shares = [_expected_share(rungs[kind], rule, sizes[strata[kind]], num_arms) for kind in kinds]
     device = trials[0].training.device
-    unit = "GPU" if device == "cuda" else "CPU slot"
     basis = (
         f"a measured forward pass of {forward_pass_s:.2f} s"
         if forward_pass_s
@@ -137,9 +136,22 @@ def summarise(
         "device_hours": sum(c.device_s for c in costs) / 3600,
         "device_hours_expected": sum(c.device_s * s for c, s in zip(costs, shares, strict=True))
         / 3600,
-        "assumption": f"hours of one {unit}, from {basis}",
+        "device_hours_per_trial": max(c.device_s for c in costs) / 3600,
+        "assumption": f"estimated from {basis}",
         **_describe_power(num_seeds, margin),
     }
+
+
+def wall_time_s(cost: Mapping[str, Any], num_slots: int) -> float:
+    """Expected seconds of a plan: its share of each slot, but no less than its longest trial takes.
+
+    Args:
+        cost: As `summarise` gives it.
+        num_slots: How many trials run at a time.
+    """
+    shared = cost["device_hours_expected"] / min(num_slots, cost["trials"])
+    hours: float = max(shared, cost["device_hours_per_trial"]) / max(1, cost["gpus_per_trial"])
+    return hours * 3600
 
 
 def _describe_power(num_seeds: int, margin: float) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -113,3 +115,26 @@ def count_slots(resources: Mapping[str, float], nodes: Sequence[Mapping[str, Any
         for n in nodes
         if n["Alive"]
     )
+
+
+def count_slots_here(cluster: ClusterOptions, options: Sequence[TrialOptions]) -> int | None:
+    """How many trials run at a time on this machine; None if they run elsewhere or not at all.
+
+    Args:
+        cluster: What Ray is to use.
+        options: Trials that are to run.
+    """
+    import torch
+
+    if cluster.address != "local":
+        return None
+    gpus = torch.cuda.device_count()
+    if gpus and cluster.gpus_per_trial == "auto" and cluster.gpu_memory_gib is None:
+        cluster = dataclasses.replace(
+            cluster, gpu_memory_gib=min(_gpu_memories_gib(), default=None)
+        )
+    if not gpus and any(o.training.device == "cuda" for o in options):
+        return None
+    node = {"CPU": cluster.num_cpus or os.cpu_count() or 1, "GPU": gpus}
+    slots = count_slots(trial_resources(cluster, options), [{"Alive": True, "Resources": node}])
+    return slots or None

@@ -26,7 +26,7 @@ from kerzoo.failures import classify
 from kerzoo.records import ENDED, Row, TrialSpec, timestamp
 from sweeps.cluster import set_environment, start_ray
 from sweeps.compose import ConfigError
-from sweeps.cost import stratum_of
+from sweeps.cost import stratum_of, wall_time_s
 from sweeps.events import read_events
 from sweeps.ledger import RUN_FILE, Ledger, exhausted_before
 from sweeps.lock import driver_lock
@@ -36,6 +36,7 @@ from sweeps.progress import Display, format_duration, label_cell
 from sweeps.resources import (
     cluster_nodes,
     count_slots,
+    count_slots_here,
     resources_without_neighbours,
     trial_resources,
 )
@@ -191,9 +192,8 @@ def announce(plan: Plan, pending: list[TrialSpec], console: Console) -> None:
     chosen = {spec.trial_id for spec in pending}
     options = [o for s, o in zip(plan.specs, plan.options, strict=True) if s.trial_id in chosen]
     hours = summarise(options, pending, plan.sweep, forward_pass_s)
-    cpus = plan.sweep.cluster.num_cpus or os.cpu_count() or 1
-    slots = max(1, min(len(pending), cpus // options[0].training.threads))
-    seconds = hours["device_hours_expected"] * 3600 / slots / max(1, hours["gpus_per_trial"])
+    slots = min(len(pending), count_slots_here(plan.sweep.cluster, options) or 1)
+    seconds = wall_time_s(hours, slots)
     console.print(
         f"{len(pending)} of {len(plan.specs)} trials to run, {slots} at a time: about "
         f"{format_duration(seconds)} of training, evaluation not counted.",

@@ -14,9 +14,10 @@ from kerzoo.failures import group_alike
 from kerzoo.models.placement import num_gpus_of
 from kerzoo.options import TrialOptions
 from kerzoo.records import Row, score_of
-from sweeps.cost import estimate_trial, kind_of
+from sweeps.cost import estimate_trial, kind_of, wall_time_s
 from sweeps.plan import Plan, warn_of_parts
 from sweeps.progress import format_duration, label_cell
+from sweeps.resources import count_slots_here
 from sweeps.reuse import describe_reusable
 
 CELLS_SHOWN = 40
@@ -69,6 +70,15 @@ def _describe_cost(plan: Plan) -> list[str]:
     device_s = cost["device_hours"] * 3600
     expected_s = cost["device_hours_expected"] * 3600
     unit = "GPU time" if cost["device"] == "cuda" else "time of one CPU slot"
+    slots = count_slots_here(plan.sweep.cluster, plan.options)
+    wall = (
+        ""
+        if slots is None
+        else (
+            f", {format_duration(wall_time_s(cost, slots))} by the clock on the {slots} "
+            f"slot{'' if slots == 1 else 's'} of this machine"
+        )
+    )
     cells, phase = len(content["cells"]), ""
     if "confirm" in content:
         screened = {spec.trial_id for spec in plan.specs if spec.phase == "screen"}
@@ -83,7 +93,7 @@ def _describe_cost(plan: Plan) -> list[str]:
         f"at most about {cost['memory_gib_per_trial']:.1f} GiB a trial, device {cost['device']}"
         + _describe_spread(cost),
         f"about {format_duration(device_s)} of {unit} in all, {format_duration(expected_s)} with "
-        f"{plan.sweep.scheduler.name} ({cost['assumption']})",
+        f"{plan.sweep.scheduler.name}{wall} ({cost['assumption']})",
     ]
     return lines if phase else [*lines, _describe_power(cost)]
 

@@ -230,3 +230,10 @@ def test_the_plan_and_the_report_have_the_same_power_of_equivalence(num_seeds: i
     for sd, margin in ((2.0, 1.0), (0.5, 1.0), (1.0, 0.2)):
         reported = analysis.statistics.power.equivalence_power(margin, sd, num_seeds)
         assert equivalence_power(margin, sd, num_seeds) == pytest.approx(reported, abs=1e-6)
+
+
+def test_a_plan_takes_its_share_of_each_slot_and_no_less_than_its_longest_trial() -> None:
+    told = {"device_hours_expected": 8.0, "device_hours_per_trial": 1.0, "trials": 12}
+    on_cpu, on_two_gpus = ({**told, "gpus_per_trial": number} for number in (0, 2))
+    assert [cost.wall_time_s(on_cpu, slots) / 3600 for slots in (1, 4, 64)] == [8.0, 2.0, 1.0]
+    assert cost.wall_time_s(on_two_gpus, 4) / 3600 == 1.0

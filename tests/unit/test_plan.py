@@ -16,7 +16,9 @@ import pytest
 from rich.console import Console
 
 from sweeps.compose import ConfigError
+from sweeps.cost import wall_time_s
 from sweeps.plan import Plan, archive, check_same_study, make_plan
+from sweeps.progress import format_duration
 from sweeps.tables import print_plan
 
 QUICK = ("+sweep=quickstart", "model=opt-tiny")
@@ -337,15 +339,17 @@ def test_archiving_moves_the_whole_folder_aside(tmp_path: Path) -> None:
 
 
 def test_the_printed_plan_says_what_runs_what_it_costs_and_what_it_can_detect() -> None:
-    plan = plan_of("plan_only=true")
+    plan = plan_of("plan_only=true", "cluster.num_cpus=2")
     text = printed(plan)
+    wall = format_duration(wall_time_s(plan.content["cost"], 2))
     for part in (
         "quickstart",
         "12 cells, 12 trials, at most 144 forward passes each, evaluated at 36, 72, 144",
         "1,728 forward passes in all",
         "GiB a trial",
         "device cpu",
-        "time of one CPU slot",
+        "time of one CPU slot in all",
+        f"{wall} by the clock on the 2 slots of this machine (estimated from 6.0e+10 FLOP/s",
         "smallest detectable effect: none (one seed a cell",
         "training.learning_rate: 0.005, 0.015",
         *ids_of(plan),

@@ -10,6 +10,7 @@ from tiny_trials import trial_config
 from kerzoo.options import TrialOptions
 from sweeps.resources import (
     count_slots,
+    count_slots_here,
     fraction,
     resources_without_neighbours,
     share_of_gpu,
@@ -66,3 +67,18 @@ def test_alone_is_a_whole_gpu_or_all_cpus_of_the_largest_node() -> None:
     assert resources_without_neighbours({"cpu": 1, "gpu": 0.5}, NODES) == {"cpu": 1, "gpu": 1.0}
     assert resources_without_neighbours({"cpu": 1, "gpu": 2.0}, NODES) == {"cpu": 1, "gpu": 2.0}
     assert resources_without_neighbours({"cpu": 1}, NODES) == {"cpu": 8.0}
+
+
+def test_slots_of_this_machine_are_counted_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    cpu, gpu = [options(threads=2)], [options(device="cuda")]
+    local = ClusterOptions("x", num_cpus=8)
+    assert count_slots_here(local, cpu) == 4
+    assert count_slots_here(local, gpu) == 4
+    assert count_slots_here(ClusterOptions("x", num_cpus=8, gpus_per_trial=2), gpu) == 2
+    packed = ClusterOptions("x", num_cpus=8, gpus_per_trial="auto", gpu_memory_gib=80)
+    assert count_slots_here(packed, gpu) == 8  # more would fit on the GPUs, not on the CPUs
+    assert count_slots_here(ClusterOptions("x", address="auto"), cpu) is None
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert count_slots_here(packed, gpu) is None
+    assert count_slots_here(local, cpu) == 4
