@@ -51,30 +51,36 @@ class SweepCallback(tune.Callback):
         self.display = display
         self.observers = observers
         self._gave_up = gave_up
+        self._at_work: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a restore, which is never made."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A worker took a trial up."""
-        identity = trial.config["trial_id"]
-        self.display.started(identity)
-        self.observers.event("running", trial_id=identity)
+        """A worker was given a trial, and has yet to say whether it takes it up."""
+        self._at_work.discard(trial.config["trial_id"])
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial reported a row."""
+        """A trial reported that it was taken up, or a row."""
+        identity = trial.config["trial_id"]
+        if identity not in self._at_work and not result.get("interrupted"):
+            self._at_work.add(identity)
+            self.display.started(identity)
+            self.observers.event("running", trial_id=identity)
         if result.get("rung") is not None:
-            identity = trial.config["trial_id"]
             self.display.arrived(identity, result)
             self.observers.changed(identity)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A trial ended by itself, or the scheduler ended it."""
+        """A trial ended by itself, or the scheduler did; of one not taken up there is no word."""
+        identity = trial.config["trial_id"]
         left = (trial.last_result or {}).get("interrupted")
-        self._end(trial.config["trial_id"], {} if left else {"status": "stopped"})
+        if left and identity not in self._at_work and self.folders[identity].status not in ENDED:
+            return
+        self._end(identity, {"status": "interrupted" if left else "stopped"})
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial could not be started again."""
