@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,13 +24,11 @@ from analysis.formats import (
 )
 from analysis.language import Language
 from analysis.load import Study
+from analysis.recommendation import Recommendation, recommend
 from analysis.standings import Estimate, Standing
 
 FIRST_ROWS = 4
 """Rows of the first page's table; the others are shown on demand, and in print."""
-
-FACTS = ("kernel", "order", "half_width", "num_directions")
-"""What a kernel is, in a trial's rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +49,6 @@ class Row:
     verdicts: list[str]
     is_chosen: bool
     is_first: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Recommendation:
-    """A kernel with its settings and the commands that use it."""
-
-    title: str
-    facts: list[tuple[str, str]]
-    trains: list[str]
-    exports: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +100,7 @@ class _Writer:
             headings=headings,
             rows=self._rows(),
             notes=self._notes(),
-            recommendation=self._recommend(),
+            recommendation=recommend(self.study, self.decision, self.language),
         )
 
     @property
@@ -308,46 +295,6 @@ class _Writer:
         tasks = max((standing.tasks for standing in standings), default=1)
         return [*notes, say("table.note_tasks", tasks=tasks)] if tasks > 1 else notes
 
-    def _recommend(self) -> Recommendation | None:
-        say, standing = self.language.say, self.decision.standing
-        if standing is None:
-            return None
-        state = {"use": "use", "leads": "leads", "alone": "leads"}.get(self.decision.state, "keep")
-        trials = self._best_trials(standing)
-        facts = [
-            (say(f"recommendation.{name}"), _fact(trials[0][name]))
-            for name in (*FACTS, "perturbation_scale", "learning_rate", "extra", "model", "tuning")
-            if not _is_empty(trials[0][name])
-        ]
-        tasks = ", ".join(dict.fromkeys(str(trial["task"]) for trial in trials))
-        exports = [self._export(trial) for trial in trials]
-        return Recommendation(
-            say(f"recommendation.{state}", arm=standing.arm),
-            [*facts, (say("recommendation.task"), tasks)],
-            [str(trial["command"]) for trial in trials if trial["command"]],
-            [export for export in exports if export],
-        )
-
-    def _best_trials(self, standing: Standing) -> list[Mapping[Any, Any]]:
-        """Of each of the standing's cells the finished trial of lowest last dev loss."""
-        cells = self.study.cells[self.study.cells["setting"].isin(standing.settings)]
-        last = self.study.last_rows[["sweep", "trial_id", "dev_loss"]]
-        ends = cells[cells["status"] == "finished"].merge(last, on=["sweep", "trial_id"])
-        ends = ends.sort_values("dev_loss", kind="stable").groupby("setting", sort=True).head(1)
-        ends = ends.sort_values("setting", kind="stable")
-        return [dict(record) for record in ends.to_dict("records")]
-
-    def _export(self, trial: Mapping[Any, Any]) -> str:
-        plans = [s.plan for s in self.study.sweeps if trial["trial_id"] in s.trials]
-        plan = plans[0] if plans else {}
-        if not plan.get("command"):
-            return ""
-        config = plan.get("config") or {}
-        folder = f"{config.get('results_dir') or 'results'}/{plan.get('name')}"
-        trial_id = str(trial["trial_id"])
-        parts = ["python", "-m", "kerzoo.export", folder, "--trial", trial_id]
-        return shlex.join([*parts, "--out", f"{trial['arm']}_model"])
-
 
 def name_score(study: Study, language: Language) -> str:
     """What a score means, in words."""
@@ -376,11 +323,3 @@ def _percent(value: float) -> str:
 
 def _ratio(value: float) -> str:
     return MISSING if math.isnan(value) else f"{value:.2f}"
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or value == "" or bool(pd.isna(value))
-
-
-def _fact(value: Any) -> str:
-    return format_level(value) if isinstance(value, int | float) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Callable, Mapping
@@ -251,6 +252,35 @@ def test_a_sweep_without_any_result_is_to_be_mended(tmp_path: Path, fate: str) -
     study = load(tmp_path, fate=lambda v: fate)
     (stage,) = plan_next(study, decide(study))
     assert (stage.kind, stage.command) == ("mend", "python sweep.py +sweep=simulated")
+
+
+def test_a_card_about_two_tasks_tells_each_setting_and_exports_to_different_folders(
+    tmp_path: Path,
+) -> None:
+    best = {"rte": 0.003, "sst2": 0.01}
+    folder = SimulatedSweep(
+        arms=("mezo", "kerzoo_paper"),
+        epsilons=(0.01,),
+        extra={"task": tuple(best)},
+        gain=lambda v: 0.1 + 0.1 * (v[LEARNING_RATE] == best[v["task"]]) + 0.1 * is_paper(v),
+    ).write(tmp_path)
+    name_tasks(folder)
+    study = load_study([folder])
+    (page,) = describe(study, decide(study), load_language("en"))
+    assert page.recommendation
+    assert ("Learning rate", "0.003 (rte), 0.01 (sst2)") in page.recommendation.facts
+    assert ("ε", "0.01") in page.recommendation.facts
+    outs = [shlex.split(command)[-1] for command in page.recommendation.exports]
+    assert outs == ["kerzoo_paper_rte_model", "kerzoo_paper_sst2_model"]
+
+
+def name_tasks(folder: Path) -> None:
+    """Give each trial of a sweep over tasks the task that its overrides name."""
+    for path in folder.glob("trials/*/trial.json"):
+        trial = json.loads(path.read_text())
+        (task,) = [o.removeprefix("task=") for o in trial["overrides"] if o.startswith("task=")]
+        trial["config"]["task"]["name"] = trial["choices"]["task"] = task
+        path.write_text(json.dumps(trial))
 
 
 def test_the_first_rows_are_the_baseline_the_choice_and_the_next_best(tmp_path: Path) -> None:
