@@ -11,7 +11,8 @@ Keys of version 1, to which later ones may add:
   did not beat the untrained model by `margin`), `question, more_seeds, verdicts`
   (arm → list of `judgement, outcome, difference, low, high, p, pairs, more_seeds`) and `standings`
   (for each arm `arm, is_baseline, is_kernel, trains, settings, tasks, seeds, split, dev_loss,
-  start_loss` (before training), the estimates `score, seconds, target_seconds`, each with `mean,
+  start_loss` (before training), `last_loss, passes, budget` (at the last evaluation; of the best
+  and of the last one), the estimates `score, seconds, target_seconds`, each with `mean,
   low, high, basis`, `memory_gib`, and `reached` of `runs`);
 - `next`: for each sweep `kind` (finish, mend, confirm, more, retune,
   elsewhere, none, then), `trials, seeds, arms, seconds,

@@ -16,6 +16,7 @@ from analysis.drawn_intervals import Scale
 from analysis.formats import (
     MISSING,
     format_change,
+    format_count,
     format_gib,
     format_level,
     format_loss,
@@ -38,6 +39,7 @@ class Row:
     arm: str
     tags: list[str]
     setting: str
+    checkpoint: str
     score: str
     score_interval: str
     score_bar: Markup
@@ -219,6 +221,7 @@ class _Writer:
             arm=standing.arm,
             tags=tags,
             setting=self._setting(standing),
+            checkpoint=self._checkpoint(standing),
             score=format_score(score.mean),
             score_interval=self._interval(score, format_score),
             score_bar=scores.draw(score),
@@ -239,6 +242,17 @@ class _Writer:
         number, _, unit = low.partition(" ")
         low = number if high.endswith(f" {unit}") else low
         return self.language.say("table.interval", low=low, high=high)
+
+    def _checkpoint(self, standing: Standing) -> str:
+        """Where the best evaluation was, if it was not the last of every run."""
+        if not standing.passes < standing.budget:
+            return ""
+        return self.language.say(
+            "table.checkpoint" if standing.runs == 1 else "table.checkpoints",
+            passes=format_count(standing.passes),
+            budget=format_count(standing.budget),
+            loss=format_loss(standing.last_loss),
+        )
 
     def _setting(self, standing: Standing) -> str:
         cells = self._cells(standing)
@@ -292,6 +306,8 @@ class _Writer:
             notes.append(say("table.note_examples"))
         if self.group.baseline:
             notes.append(say(f"table.{'note_target' if self.group.has_target else 'no_target'}"))
+        if any(standing.passes < standing.budget for standing in standings):
+            notes.append(say("table.note_checkpoint"))
         tasks = max((standing.tasks for standing in standings), default=1)
         return [*notes, say("table.note_tasks", tasks=tasks)] if tasks > 1 else notes
 

@@ -13,6 +13,7 @@ from analysis.decision import Decision
 from analysis.formats import MISSING, format_level
 from analysis.language import Language
 from analysis.load import Study
+from analysis.speed import lowest_losses
 from analysis.standings import Standing
 
 FACTS = ("kernel", "order", "half_width", "num_directions")
@@ -62,11 +63,11 @@ def _tell(name: str, trials: Sequence[Trial]) -> str:
 
 
 def _best_trials(study: Study, standing: Standing) -> list[Trial]:
-    """Of each of the standing's cells the finished trial of lowest last dev loss."""
+    """Of each of the standing's cells the finished trial of lowest dev loss at its checkpoint."""
     cells = study.cells[study.cells["setting"].isin(standing.settings)]
-    last = study.last_rows[["sweep", "trial_id", "dev_loss"]]
-    ends = cells[cells["status"] == "finished"].merge(last, on=["sweep", "trial_id"])
-    ends = ends.sort_values("dev_loss", kind="stable").groupby("setting", sort=True).head(1)
+    finished = cells[cells["status"] == "finished"]
+    ends = finished.merge(lowest_losses(study), on=["sweep", "trial_id"], how="left")
+    ends = ends.sort_values("lowest_loss", kind="stable").groupby("setting", sort=True).head(1)
     ends = ends.sort_values("setting", kind="stable")
     return [dict(record) for record in ends.to_dict("records")]
 

@@ -52,7 +52,10 @@ class Standing:
         split: "test" where every score is one, else "dev".
         dev_loss: Mean over tasks of the mean at the checkpoint that dev chose.
         start_loss: The same at step 0, before training; NaN where it is not known.
-        score: Between 0 and 1.
+        last_loss: The same at the last evaluation of each run; NaN where one is missing.
+        passes: Forward passes at those checkpoints, the mean over runs.
+        budget: Forward passes at the last evaluations, the mean over runs.
+        score: Between 0 and 1, at those checkpoints.
         seconds: Device seconds of a whole run, evaluation excluded.
         target_seconds: Device seconds to the dev loss that every run of the baseline reaches; NaN
             where not every run reached it, and where some run was there before training.
@@ -71,6 +74,9 @@ class Standing:
     split: str
     dev_loss: float
     start_loss: float
+    last_loss: float
+    passes: float
+    budget: float
     score: Estimate
     seconds: Estimate
     target_seconds: Estimate
@@ -148,7 +154,9 @@ def _runs_of(study: Study, chosen: pd.DataFrame) -> pd.DataFrame:
     judged = rows[rows["dev_loss"].notna() & ((rows["step"] > 0) | ~trains)]
     ends = rows.groupby(TRIAL, sort=False).tail(1).set_index(TRIAL)
     best = judged.sort_values(["dev_loss", "step"], kind="stable").groupby(TRIAL).first()
-    runs = ends.assign(dev_score=best["score"])
+    runs = ends.assign(
+        dev_score=best["score"], last_loss=ends["dev_loss"], passes=best["forward_passes"]
+    )
     runs["dev_loss"] = best["dev_loss"]
     runs = runs[runs["dev_loss"].notna()].reset_index()
     split = dict(zip(chosen["setting"], chosen["split"], strict=True))
@@ -183,6 +191,9 @@ def _stand(runs: pd.DataFrame, study: Study) -> Standing:
         split="test" if (runs["split"] == "test").all() else "dev",
         dev_loss=float(np.mean([mine["dev_loss"].mean() for mine in by_task])),
         start_loss=float(np.mean([mine["dev_loss_start"].mean() for mine in by_task])),
+        last_loss=float(np.mean([mine["last_loss"].mean(skipna=False) for mine in by_task])),
+        passes=float(runs["passes"].mean()),
+        budget=float(runs["forward_passes"].mean()),
         score=_estimate_score(by_task),
         seconds=_estimate_time(by_task, "device_time_s"),
         target_seconds=_estimate_time(by_task, "target_seconds")

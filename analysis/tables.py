@@ -52,6 +52,7 @@ def _best(study: Study, which: Which) -> Table | None:
     note = (
         f"At {_rungs(study, which)} forward passes; the cell with the lowest dev loss. Changes are "
         f"over the same trials' step 0; “vs {base}” is the difference to its best cell. "
+        "The first page takes each run's best evaluation instead, by which another cell may lead. "
         "“Cells” counts those with a result here: the more there are, the luckier the best of them."
     )
     missing = [arm for arm in study.arms if arm not in set(frame["arm"])]

@@ -18,10 +18,11 @@ from analysis.decision import decide, drop_screened
 from analysis.formats import MISSING
 from analysis.language import LANGUAGES, load_language
 from analysis.load import Study, load_study
-from analysis.overview import describe
+from analysis.overview import Overview, describe
 from analysis.speed import set_target
 from analysis.stages import plan_next
 from analysis.statistics import paired_mean, wilson_interval
+from analysis.tables import best_at_final_rung
 
 NOISE = (0.000, 0.011, -0.007, 0.004, -0.009, 0.013)
 
@@ -272,6 +273,43 @@ def test_a_card_about_two_tasks_tells_each_setting_and_exports_to_different_fold
     assert ("ε", "0.01") in page.recommendation.facts
     outs = [shlex.split(command)[-1] for command in page.recommendation.exports]
     assert outs == ["kerzoo_paper_rte_model", "kerzoo_paper_sst2_model"]
+
+
+def test_a_best_evaluation_before_the_last_is_told_with_where_the_run_ended(
+    tmp_path: Path,
+) -> None:
+    folder = SimulatedSweep(epsilons=(0.01,), learning_rates=(0.01,)).write(tmp_path)
+    before = describe_folder(folder)
+    assert [row.checkpoint for row in before.rows] == ["", ""]
+    assert not any("another cell may lead" in note for note in before.notes)
+    (path,) = folder.glob("trials/kerzoo_paper-*/records.jsonl")
+    *rows, last = [json.loads(line) for line in path.read_text().splitlines()]
+    text = "".join(json.dumps(row) + "\n" for row in [*rows, last | {"dev_loss": 0.9}])
+    path.write_text(text)
+    page = describe_folder(folder)
+    paper = next(row for row in page.rows if row.arm == "kerzoo_paper")
+    assert paper.checkpoint == "best checkpoint at 72 of 144 passes; ends at 0.9000"
+    assert any("the terminal take the last rung" in note for note in page.notes)
+    note = best_at_final_rung(load_study([folder]))
+    assert note is not None
+    assert "best evaluation instead" in note.note
+
+
+def test_of_several_seeds_the_one_with_the_lowest_checkpoint_is_exported(tmp_path: Path) -> None:
+    sweep = SimulatedSweep(epsilons=(0.01,), learning_rates=(0.01,), seeds=(0, 1))
+    folder = sweep.write(tmp_path)
+    for path in folder.glob("trials/kerzoo_paper-*-1/records.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows[1]["dev_loss"], rows[-1]["dev_loss"] = 0.1, 0.9
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    card = describe_folder(folder).recommendation
+    assert card is not None
+    assert "--trial kerzoo_paper-0.01-0.01-1 " in card.exports[0]
+
+
+def describe_folder(folder: Path) -> Overview:
+    (page,) = describe(study := load_study([folder]), decide(study), load_language("en"))
+    return page
 
 
 def name_tasks(folder: Path) -> None:
