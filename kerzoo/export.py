@@ -109,7 +109,7 @@ def _changes_weights(path: Path) -> bool:
 def export(
     checkpoint: Checkpoint, out: Path, merge: bool = False, progress: Progress = no_progress
 ) -> str:
-    """Write the checkpoint's model, or its adapters alone, the tokenizer and kerzoo.json.
+    """Write the checkpoint's model, or its adapters alone, the tokenizer, kerzoo.json and a card.
 
     Args:
         checkpoint: What to rebuild.
@@ -150,6 +150,8 @@ def export(
             about = {key: content[key] for key in ("trial_id", "arm", "config", "method_version")}
             about |= {"row": checkpoint.row, "holds": kind, "base": loaded.revision}
             write_json(folder / "kerzoo.json", about)
+            card = _describe(checkpoint, content, kind, loaded.revision, _hub_base(options.model))
+            (folder / "README.md").write_text(card, encoding="utf-8")  # PEFT's has blanks to fill
             os.replace(folder, out)
     return kind
 
@@ -206,6 +208,56 @@ def _save(
     whole: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model
     whole.save_pretrained(str(folder))
     return "model"
+
+
+def _describe(
+    checkpoint: Checkpoint, content: dict[str, Any], kind: str, revision: str, base: str | None
+) -> str:
+    """The model card: what was trained on what and how, how well it does, how to load it.
+
+    Args:
+        checkpoint: What was exported.
+        content: Of trial.json.
+        kind: What the folder holds, a key of `KINDS`.
+        revision: Of the model that the trial began with.
+        base: Its name on the hub, or None.
+    """
+    row, config = checkpoint.row, content["config"]
+    (name, score), model, task = score_of(row), config["model"]["name"], config["task"]["name"]
+    untouched = checkpoint.folder.rows()[0]
+    before = "" if untouched["step"] else f", {untouched['dev_loss']:.4f} without training"
+    about = {"library_name": "transformers" if kind == "model" else "peft", "base_model": base}
+    table = {
+        "arm": content["arm"],
+        "model": f"{model}, {revision}",
+        "tuning": config["tuning"][TARGET].rpartition(".")[2],
+        "task": task,
+        "dev loss": f"{row['dev_loss']:.4f}{before}",
+        f"dev {name}": f"{score:.3f}",
+        "trained for": f"{row['step']} steps, {row['forward_passes']} forward passes",
+        "trial": content["trial_id"],
+    }
+    return "\n".join(
+        [
+            "---",
+            *(f"{key}: {value}" for key, value in about.items() if value is not None),
+            "---",
+            f"# {model} tuned on {task} by {content['arm']}\n",
+            *("| | |", "|---|---|"),
+            *(f"| {key} | {value} |" for key, value in table.items()),
+            "\nA checkpoint that was chosen by its dev loss looks better there than it is.\n",
+            f"With DIR for this folder, it holds {KINDS[kind]}".replace(
+                "DTYPE", config["model"]["dtype"]
+            ),
+            f"\nIt was trained by\n\n```\n{content['command']}\n```\n",
+            "and kerzoo.json has the whole configuration.\n",
+        ]
+    )
+
+
+def _hub_base(source: ModelSource) -> str | None:
+    """The model's name on the hub, if it was loaded from there."""
+    return source.hub_id if source.path is None and isinstance(source, HubModel) else None
 
 
 def _find_base(model: PreTrainedModel, source: ModelSource) -> tuple[str | None, str | None]:

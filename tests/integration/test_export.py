@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kerzoo.build import build
 from kerzoo.evaluation import Metrics, evaluate
-from kerzoo.export import export, find_checkpoint
+from kerzoo.export import KINDS, export, find_checkpoint
 from kerzoo.models import LoadedModel
 from kerzoo.options import TrialOptions
 from kerzoo.records import TrialFolder
@@ -173,6 +173,7 @@ def test_adapters_of_a_hub_model_name_it_and_its_commit_and_load_by_themselves(
     written = json.loads((out / "adapter_config.json").read_text())
     assert written["base_model_name_or_path"] == "nobody/nothing"
     assert written["revision"] == model["revision"]
+    assert "base_model: nobody/nothing" in (out / "README.md").read_text()
     adapted = AutoPeftModelForCausalLM.from_pretrained(out, dtype="float32")
     found = metrics_of(adapted, out, trial)
     assert found.loss == pytest.approx(checkpoint.row["dev_loss"], abs=ROUNDING)
@@ -245,3 +246,25 @@ def test_a_full_model_is_written_once_and_not_once_a_tensor(sst2: Path, tmp_path
     size = sum(parameter.numel() for parameter in model.parameters()) * 4
     written = (tmp_path / "out" / "model.safetensors").stat().st_size
     assert size <= written < 1.2 * size
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_card_says_what_was_trained_on_what_how_well_and_how_to_load_it(
+    results: Path, tmp_path: Path, merge: bool
+) -> None:
+    checkpoint = find_checkpoint(results)
+    kind = export(checkpoint, tmp_path / "out", merge)
+    card = (tmp_path / "out" / "README.md").read_text()
+    content, row = checkpoint.folder.read(), checkpoint.row
+    before = checkpoint.folder.rows()[0]["dev_loss"]
+    for part in (
+        f"library_name: {'transformers' if merge else 'peft'}",
+        f"| arm | {content['arm']} |",
+        f"| task | {content['config']['task']['name']} |",
+        f"| dev loss | {row['dev_loss']:.4f}, {before:.4f} without training |",
+        KINDS[kind].replace("DTYPE", "float32"),
+        content["command"],
+    ):
+        assert part in card, card
+    assert "More Information Needed" not in card
+    assert "base_model" not in card  # it was made from a config
