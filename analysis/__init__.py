@@ -5,7 +5,7 @@ Nothing here imports torch or ray: a results folder can be read on a machine tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 __all__ = ["build_report"]
@@ -16,6 +16,7 @@ def build_report(
     out: Path | None = None,
     language: str | None = None,
     baseline: str | None = None,
+    tell: Callable[[str], None] = lambda warning: None,
 ) -> Path:
     """Write the report of one or more results folders.
 
@@ -26,6 +27,7 @@ def build_report(
             `results/wandb-ENTITY-PROJECT/report`; with a baseline `against-ARM` in that folder.
         language: "en" or "ja"; by default the first plan's `report.language`, else English.
         baseline: The arm that the others are compared with; by default the one that the plans name.
+        tell: Called with each warning about the files, which the report shows as well.
 
     Returns:
         The path of report.html.
@@ -37,4 +39,4 @@ def build_report(
     """
     from analysis.report import write_report  # pandas and matplotlib load only when needed
 
-    return write_report(folders, out, language, baseline)
+    return write_report(folders, out, language, baseline, tell)

@@ -86,7 +86,11 @@ def _add_report_options(parser: argparse.ArgumentParser) -> None:
 def run_report(arguments: Sequence[str]) -> None:
     """Write the report and print where it lies."""
     options = parse_report(arguments)
-    print(build_report(options.sources, options.out, options.language, options.baseline))
+
+    def tell(warning: str) -> None:
+        print(f"warning: {warning}", file=sys.stderr)
+
+    print(build_report(options.sources, options.out, options.language, options.baseline, tell))
 
 
 def run_compare(arguments: Sequence[str]) -> None:

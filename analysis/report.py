@@ -102,10 +102,13 @@ def write_report(
     out: Path | None = None,
     language: str | None = None,
     baseline: str | None = None,
+    tell: Callable[[str], None] = lambda warning: None,
 ) -> Path:
     """Write report.html, report.json, tables/ and figures/; see `analysis.build_report`."""
     folders = [Path(folder) for folder in folders]
     study = load_study(folders, baseline)
+    for warning in study.warnings:
+        tell(warning)
     words = load_language(language or _language_of(study))
     out = out or default_folder(folders, baseline)
     for name in ("tables", "figures"):

@@ -287,7 +287,8 @@ class Attempt:
 
     def _end(self, status: Status) -> None:
         notes = {"notes": self.bench.notes} if self.bench.notes else {}
-        self.writer.set_status(status, replay_time_s=self.replay_time_s, **notes)
+        ended = {"ended_rung": self.recorded[max(self.recorded)]["rung"]}
+        self.writer.set_status(status, replay_time_s=self.replay_time_s, **ended, **notes)
 
     def _row(self, rung: int, metrics: Metrics | None) -> Row:
         training = self.options.training

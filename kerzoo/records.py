@@ -19,10 +19,11 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,7 +148,8 @@ class TrialFolder:
     def create(self, spec: TrialSpec) -> None:
         """Write trial.json with the status "planned", unless the trial is there already.
 
-        One that is there learns where its model and data lie now, if that is elsewhere.
+        One that is there learns where its model and data lie now, if that is elsewhere; one that
+        has ended and lost rows since is interrupted again, in front of the first of them.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self.lock():
@@ -157,8 +159,13 @@ class TrialFolder:
                 return
             values = self.read()
             config = _with_places(values["config"], spec.config)
+            now: dict[str, Any] = {}
             if config != values["config"]:
                 now = {"config": config, "overrides": spec.overrides, "command": spec.command}
+            if missing := missing_rungs(values, self.rows()):
+                _cut_rows(self.records_path, missing[0])
+                now["status"] = "interrupted"
+            if now:
                 self._write(values | now)
 
     def read(self) -> dict[str, Any]:
@@ -295,6 +302,32 @@ def iterate_rows(path: Path) -> Iterator[Row]:
                 yield json.loads(line)
 
 
+def missing_rungs(trial: Mapping[str, Any], rows: Iterable[Row]) -> list[int]:
+    """The rungs up to its end of which a trial that has ended well, or was stopped, has no row.
+
+    A trial with any of them counts as interrupted. One that failed may have ended anywhere.
+
+    Args:
+        trial: As in trial.json; `ended_rung` is the rung of its last row.
+        rows: Of its records.
+    """
+    rungs, status = trial.get("rungs"), trial.get("status")
+    if status not in ENDED - {"failed"} or not isinstance(rungs, list):
+        return []
+    whole = [0, *(rung for rung in rungs if isinstance(rung, int))]
+    end = trial.get("ended_rung", whole[-1] if status == "finished" else 0)
+    found = [row.get("rung") for row in rows]
+    return [rung for rung in whole if rung <= end and rung not in found]
+
+
+def describe_missing(trials: Sequence[str]) -> str:
+    """What to say of trials that lack rows."""
+    return (
+        "Trials that had ended lack rows of their records: "
+        f"{', '.join(trials)}. They count as interrupted; running the sweep again completes them."
+    )
+
+
 def choose_checkpoint(rows: Iterable[Row]) -> Row:
     """The row of lowest dev loss after the first update, the earlier of equal ones.
 
@@ -320,6 +353,15 @@ def cut_torn_line(path: Path) -> None:
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(path, whole)
+
+
+def _cut_rows(path: Path, rung: int) -> None:
+    """Cut off what follows a rung, and a torn line."""
+    if not path.exists():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = itertools.takewhile(lambda x: x.endswith(b"\n") and json.loads(x)["rung"] < rung, lines)
+    os.truncate(path, sum(map(len, kept)))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

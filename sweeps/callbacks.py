@@ -89,6 +89,8 @@ class SweepCallback(tune.Callback):
     def _end(self, identity: str, values: dict[str, Any]) -> None:
         folder = self.folders[identity]
         if values and folder.status not in ENDED:
+            rungs = [int(row["rung"]) for row in folder.rows()]
+            values = {**values, "ended_rung": max(rungs, default=0)}
             folder.update(**values, ended=timestamp())
         content = folder.read()
         status, failure = content["status"], content.get("failure") or {}

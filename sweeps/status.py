@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kerzoo.records import ENDED, Row, TrialFolder
+from kerzoo.records import ENDED, Row, TrialFolder, describe_missing, missing_rungs
 from sweeps.events import read_events
 from sweeps.lock import is_driven
 from sweeps.progress import format_duration, label_cell
@@ -41,13 +41,15 @@ STARTS, ENDS = ("started", "resumed"), ("ended", "interrupted")
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A planned trial as it stands."""
+    """A planned trial as it stands; `lacks_rows` where it had ended and records were lost."""
 
+    trial_id: str
     label: str
     status: str
     budget: int
     last: Row | None
     failure: dict[str, Any]
+    lacks_rows: bool = False
 
     @property
     def passes(self) -> int:
@@ -88,6 +90,8 @@ class Snapshot:
         ]
         if self.driver == "runs" and self.eta_s is not None and left:
             lines.append(f"at most {format_duration(self.eta_s)} left at the present rate")
+        if lacking := [trial.trial_id for trial in self.trials if trial.lacks_rows]:
+            lines.append(describe_missing(lacking))
         return lines
 
 
@@ -146,12 +150,15 @@ def _read(folder: Path, entry: dict[str, Any], labels: dict[str, str]) -> Trial:
     except FileNotFoundError:
         content = {"status": "planned"}
     rows = trial.rows()
+    lacks_rows = bool(missing_rungs(content, rows))
     return Trial(
+        entry["trial_id"],
         labels.get(entry["trial_id"], entry["trial_id"]),
-        content["status"],
+        "interrupted" if lacks_rows else content["status"],
         entry["rungs"][-1] if entry["rungs"] else 0,
         rows[-1] if rows else None,
         content.get("failure") or {},
+        lacks_rows,
     )
 
 

@@ -13,6 +13,7 @@ from analysis.sources.base import (
     parse_json_object,
     whole_step,
 )
+from kerzoo.records import describe_missing, missing_rungs
 
 
 def read_results(folder: Path) -> Results:
@@ -32,11 +33,17 @@ def read_results(folder: Path) -> Results:
     name = str(plan.get("name") or folder.resolve().name)
     trials = _read_trials(folder, plan, warnings)
     rows: list[Values] = []
+    lacking: list[str] = []
     for trial_id, trial in trials.items():
         trial_rows = _read_rows(folder / "trials" / trial_id / "records.jsonl", warnings)
         rows += keep_one_row_per_step(trial_id, trial_rows, warnings)
         if trial_rows and trial["status"] == "planned":
             trial["status"] = "interrupted"
+        if missing_rungs(trial, trial_rows):
+            trial["status"] = "interrupted"
+            lacking.append(trial_id)
+    if lacking:
+        warnings.append(describe_missing(lacking))
     if not rows and all(trial["status"] != "failed" for trial in trials.values()):
         raise ResultsError(
             f"no records yet in {folder}: {len(trials)} trials are planned, none has been "

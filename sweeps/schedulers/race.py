@@ -29,6 +29,7 @@ class Race:
     ) -> None:
         self.scheduler = scheduler
         self.standings = Standings(entrants)
+        self._reached: dict[str, int] = {}
         self._log = log
 
     def resume(self, rows: Mapping[str, Iterable[Row]], failed: Iterable[str] = ()) -> None:
@@ -46,6 +47,7 @@ class Race:
         for trial in self.standings.entrants:
             known = list(rows.get(trial, ()))
             last = max((int(row["rung"]) for row in known), default=None)
+            self._reached[trial] = 0 if last is None else last
             for row in known:
                 self._note(trial, int(row["rung"]), self._value(row), last)
         for trial in failed:
@@ -56,7 +58,8 @@ class Race:
 
     def arrive(self, trial: str, row: Mapping[str, Any]) -> list[Verdict]:
         """A trial was evaluated; returns the verdicts, its own or others', that this allows."""
-        self._note(trial, int(row["rung"]), self._value(row))
+        self._reached[trial] = rung = int(row["rung"])
+        self._note(trial, rung, self._value(row))
         return self._decide_all(trial)
 
     def lose(self, trial: str) -> list[Verdict]:
@@ -65,14 +68,18 @@ class Race:
         return self._decide_all(trial)
 
     def standing(self, trial: str) -> Literal["continue", "pause", "stop"]:
-        """What a trial is to do now. A control goes on until it ends by itself."""
+        """What a trial is to do now. A control goes on until it ends by itself.
+
+        One whose rows were lost after it was stopped goes on to where that was.
+        """
         entrant = self.standings.entrants[trial]
         if self.standings.is_lost(trial):
             return "stop"
         if entrant.exempt:
             return "continue"
         if trial in self.standings.dropped:
-            return "stop"
+            is_there = self._reached.get(trial, 0) >= self.standings.dropped[trial]
+            return "stop" if is_there else "continue"
         return "pause" if self.standings.is_awaited(trial) else "continue"
 
     def _value(self, row: Mapping[str, Any]) -> float:

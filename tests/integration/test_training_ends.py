@@ -101,6 +101,23 @@ def fail_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LabelWordLoss, "loss", loss)
 
 
+@pytest.mark.parametrize("keeps_trajectory", [True, False])
+def test_a_finished_trial_that_lost_rows_is_completed_bit_for_bit(
+    sst2: Path, tmp_path: Path, keeps_trajectory: bool
+) -> None:
+    spec = trial_spec(trial_config(sst2, tuning=LORA_LAST))
+    assert run_trials([spec], tmp_path) == 0
+    trial = TrialFolder(tmp_path / "trials" / spec.trial_id)
+    whole = numbers(trial.rows())
+    made = trial.trajectory_path.read_bytes()
+    os.truncate(trial.records_path, 1500)
+    if not keeps_trajectory:
+        trial.trajectory_path.unlink()
+    assert run_trials([spec], tmp_path) == 0
+    assert (trial.status, numbers(trial.rows())) == ("finished", whole)
+    assert (trial.trajectory_path.read_bytes() == made) == keeps_trajectory
+
+
 @pytest.mark.parametrize("call", [1, 2, 8])
 def test_a_trial_that_raises_is_recorded_as_failed_with_its_traceback(
     sst2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int

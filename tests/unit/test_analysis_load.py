@@ -9,6 +9,7 @@ from records_factory import EPSILON, LEARNING_RATE, START, SimulatedSweep, write
 
 from analysis.load import Study, load_study
 from analysis.sources import ResultsError
+from kerzoo.records import write_json
 
 
 def load(root: Path, sweep: SimulatedSweep) -> Study:
@@ -28,14 +29,26 @@ def test_changes_are_measured_from_the_trials_own_step_0(tmp_path: Path) -> None
     assert mezo["score_change"] == pytest.approx(0.12)
 
 
-def test_a_torn_last_line_is_left_out_in_silence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", ["running", "finished"])
+def test_a_torn_last_line_is_left_out_and_told_of_where_the_trial_had_ended(
+    tmp_path: Path, status: str
+) -> None:
     folder = SimulatedSweep().write(tmp_path)
     path = records_of(folder)[0]
     path.write_text(path.read_text()[:-20])
+    trial = json.loads((path.parent / "trial.json").read_text())
+    write_json(path.parent / "trial.json", trial | {"status": status})
     study = load_study([folder])
     assert len(study.last_rows) == 8
     assert len(study.evaluations) == 8 * 4 - 1
-    assert not study.warnings
+    shown = study.trials.set_index("trial_id")["status"]
+    if status == "running":
+        assert not study.warnings
+        assert shown[path.parent.name] == "running"
+    else:
+        (warning,) = study.warnings
+        assert f"lack rows of their records: {path.parent.name}." in warning
+        assert shown[path.parent.name] == "interrupted"
 
 
 def test_a_damaged_line_in_the_middle_is_reported(tmp_path: Path) -> None:

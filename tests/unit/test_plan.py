@@ -238,9 +238,9 @@ def test_creating_trials_again_leaves_their_status_alone(tmp_path: Path) -> None
     plan = plan_of(*ONE, f"results_dir={tmp_path}")
     plan.create_trials()
     folder = plan.trial_folder(ids_of(plan)[0])
-    folder.update(status="finished")
+    folder.update(status="failed")
     plan.create_trials()
-    assert folder.status == "finished"
+    assert folder.status == "failed"
 
 
 OTHER_STUDIES = {

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +25,7 @@ from kerzoo.records import (
     TrialSpec,
     cut_torn_line,
     iterate_rows,
+    missing_rungs,
     write_json,
 )
 
@@ -119,8 +122,58 @@ def test_a_spec_comes_back_from_trial_json(folder: TrialFolder) -> None:
     assert folder.read()["attempts"] == 0
 
 
+def end(
+    folder: TrialFolder, status: Status = "finished", rungs: tuple[int, ...] = (0, 12, 24)
+) -> None:
+    writer = folder.begin_attempt()
+    for rung in rungs:
+        writer.append_row({"step": rung // 2, "rung": rung})
+    writer.set_status(status, ended_rung=rungs[-1])
+
+
+def lose_file(path: Path) -> None:
+    path.unlink()
+
+
+def lose_tail(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 3)
+
+
+def lose_line(path: Path) -> None:
+    first, _, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, *others]))
+
+
+@pytest.mark.parametrize(("lose", "left"), [(lose_file, 0), (lose_tail, -1), (lose_line, 1)])
+@pytest.mark.parametrize("status", ["finished", "stopped", "diverged"])
+def test_a_trial_that_lost_rows_after_it_ended_is_open_again_in_front_of_the_first_of_them(
+    folder: TrialFolder,
+    status: Status,
+    lose: Callable[[Path], None],
+    left: int,
+) -> None:
+    end(folder, status, (0, 12, 24) if status == "finished" else (0, 12))
+    whole = folder.rows()
+    assert missing_rungs(folder.read(), whole) == []
+    lose(folder.records_path)
+    kept = whole[:left]
+    lost = [row["rung"] for row in whole if row not in folder.rows()]
+    assert missing_rungs(folder.read(), folder.rows()) == lost != []
+    folder.create(SPEC)
+    assert folder.status == "interrupted"
+    assert folder.rows() == kept
+    assert folder.read()["attempts"] == 1
+
+
+def test_a_trial_that_failed_or_is_under_way_lacks_no_row(folder: TrialFolder) -> None:
+    for status in ("planned", "running", "paused", "failed", "interrupted"):
+        assert missing_rungs({"status": status, "rungs": [12, 24]}, []) == []
+    assert missing_rungs({"status": "finished", "rungs": [12, 24]}, [{"rung": 12}]) == [0, 24]
+    assert missing_rungs({"status": "finished", "rungs": "as in another program"}, []) == []
+
+
 def test_creating_a_trial_again_changes_nothing(folder: TrialFolder) -> None:
-    folder.begin_attempt().set_status("finished")
+    end(folder)
     before = (folder.path / "trial.json").read_bytes()
     folder.create(SPEC)
     assert (folder.path / "trial.json").read_bytes() == before
@@ -133,7 +186,7 @@ def test_a_trial_that_is_planned_again_learns_where_model_and_data_lie_now(tmp_p
 
     folder = TrialFolder(tmp_path / SPEC.trial_id)
     folder.create(planned("/old/model", "/old/data", 0.1))
-    folder.begin_attempt().set_status("finished")
+    end(folder)
     folder.create(planned("/new/model", "/new/data", 0.2))
     content = folder.read()
     assert content["config"] == planned("/new/model", "/new/data", 0.1).config

@@ -77,12 +77,30 @@ def test_between_two_phases_the_driver_is_said_to_run(plan: Plan) -> None:
 def test_the_rest_is_extrapolated_from_what_this_start_made(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trials = [status.Trial("a", "running", 100, {"forward_passes": 60}, {})]
+    trials = [status.Trial("a", "mezo", "running", 100, {"forward_passes": 60}, {})]
     begun: dict[str, Any] = {"time": "2020-01-01T00:00:00+00:00", "forward_passes": 60}
     assert status._eta_s(begun, trials) is None
     eta = status._eta_s({**begun, "forward_passes": 40}, trials)
     elapsed = status._eta_s({**begun, "forward_passes": 20}, trials)
     assert eta == pytest.approx(2 * (elapsed or 0), rel=1e-3)
+
+
+def test_trials_that_lost_rows_are_named_and_count_as_open(
+    plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = plan.trial_folder(plan.specs[0].trial_id)
+    writer = first.begin_attempt()
+    for rung in (0, *plan.specs[0].rungs):
+        writer.append_row({"step": rung // 2, "rung": rung, "forward_passes": rung})
+    writer.set_status("finished")
+    text = shown(plan, capsys)
+    assert f"1/{len(plan.specs)} trials ended; 1 finished" in text
+    assert "lack rows" not in text
+    first.records_path.unlink()
+    text = shown(plan, capsys)
+    assert f"0/{len(plan.specs)} trials ended; 1 interrupted" in text
+    assert f"lack rows of their records: {plan.specs[0].trial_id}. " in text
+    assert "running the sweep again completes them" in text
 
 
 def test_following_ends_when_the_driver_has_left(plan: Plan) -> None:
