@@ -282,6 +282,7 @@ def test_a_best_evaluation_before_the_last_is_told_with_where_the_run_ended(
     before = describe_folder(folder)
     assert [row.checkpoint for row in before.rows] == ["", ""]
     assert not any("another cell may lead" in note for note in before.notes)
+    assert before.rows[0].setting == "ε 0.01, lr 0.01"
     (path,) = folder.glob("trials/kerzoo_paper-*/records.jsonl")
     *rows, last = [json.loads(line) for line in path.read_text().splitlines()]
     text = "".join(json.dumps(row) + "\n" for row in [*rows, last | {"dev_loss": 0.9}])
