@@ -39,10 +39,11 @@ def warn_of_parts(plan: Plan) -> list[str]:
     changed = _with_other_kernels(plan) if typed else []
     if not changed:
         return []
-    kernels = {"kernel": [o.partition("=")[2] for o in typed if o.startswith("kernel=")]}
+    kernels = [o.partition("=")[2] for o in typed if o.partition("=")[0] == "kernel"]
+    kept = "keep their names" if len(changed) > 1 else "keeps its name"
     return [
-        f"warning: {' '.join(typed)} replaces the kernel of {_name(changed)}, which no table "
-        f"will say. {_advise(kernels)}"
+        f"warning: {' '.join(typed)} replaces the kernel of {_name(changed)}, which {kept} in "
+        f"every report. {_advise({'kernel': kernels}, plan.sweep.baseline)}"
     ]
 
 
@@ -72,7 +73,7 @@ def _with_other_kernels(plan: Plan) -> list[str]:
     return sorted(changed)
 
 
-def _advise(parts: dict[str, list[Any]]) -> str:
+def _advise(parts: dict[str, list[Any]], *others: str) -> str:
     """Which arms to write instead: those that are called after these kernels, or new ones."""
     arms = ["mezo" if kernel == "constant" else str(kernel) for kernel in parts.get("kernel", ())]
     known = all((CONF / "arm" / f"{arm}.yaml").exists() for arm in arms)
@@ -81,11 +82,8 @@ def _advise(parts: dict[str, list[Any]]) -> str:
             "Write an arm for each: a file in conf/arm that chooses its parts, as legendre4.yaml "
             "there does"
         )
-    return (
-        f"Write arm={arms[0]} instead"
-        if len(arms) == 1
-        else (f"Write arm: [{', '.join(arms)}] instead")
-    )
+    listed = ", ".join(dict.fromkeys([*others, *arms]))
+    return f"Write arm: [{listed}] in the space instead"
 
 
 def _is_kernel(key: str) -> bool:

@@ -29,7 +29,7 @@ def test_kernels_swept_inside_one_arm_are_warned_of_with_the_arms_to_write() -> 
     text = console.file.getvalue()
     assert text.count("warning: ") == 1
     assert "kernel: [legendre2, legendre4] is swept inside the arm mezo" in text
-    assert "Write arm: [legendre2, legendre4] instead" in text
+    assert "Write arm: [legendre2, legendre4] in the space instead" in text
     row = next(line for line in text.splitlines() if line.startswith(" mezo"))
     assert "legendre2, legendre4   2, 4" in row
 
@@ -37,7 +37,7 @@ def test_kernels_swept_inside_one_arm_are_warned_of_with_the_arms_to_write() -> 
 @pytest.mark.parametrize(
     ("space", "told"),
     [
-        ("kernel:[constant,legendre2]", "Write arm: [mezo, legendre2] instead"),
+        ("kernel:[constant,legendre2]", "Write arm: [mezo, legendre2] in the space instead"),
         ("kernel:[legendre2,semicircle6]", "Write an arm for each: a file in conf/arm"),
         ("bandwidth:[full,linear]", "bandwidth: [full, linear] is swept inside the arm legendre2"),
         ("kernel.order:[2,4]", "kernel.order: [2, 4] is swept inside the arm legendre2"),
@@ -63,7 +63,7 @@ def test_a_comparison_of_arms_is_not_warned_of(override: str) -> None:
 def test_a_kernel_that_is_not_the_arms_own_is_told() -> None:
     told = warned("kernel=legendre8")
     assert "kernel=legendre8 replaces the kernel of the arms kerzoo_paper, legendre2, mezo" in told
-    assert told.endswith("Write arm=legendre8 instead")
+    assert told.endswith("Write arm: [mezo, legendre8] in the space instead")
     assert warned("arm=legendre2", "baseline=legendre2", "kernel=legendre2") == ""
     told = warned("arm=legendre2", "baseline=legendre2", "kernel.order=6")
     assert "kernel.order=6 replaces the kernel of the arm legendre2" in told
