@@ -88,7 +88,7 @@ def race_through(plan: Plan) -> None:
     folders = {s.trial_id: plan.trial_folder(s.trial_id) for s in plan.specs}
     race.resume({trial: folder.rows() for trial, folder in folders.items()})
     running = [s for s in plan.specs if folders[s.trial_id].status == "planned"]
-    for rung in RUNGS:
+    for rung in (0, *RUNGS):
         for spec in [s for s in running if race.standing(s.trial_id) == "continue"]:
             row = {"rung": rung, "step": rung // 2, "forward_passes": rung, "diverged": False}
             row["dev_loss"] = planted(spec.config["training"])
