@@ -148,8 +148,8 @@ class TrialFolder:
     def create(self, spec: TrialSpec) -> None:
         """Write trial.json with the status "planned", unless the trial is there already.
 
-        One that is there learns where its model and data lie now, if that is elsewhere; one that
-        has ended and lost rows since is interrupted again, in front of the first of them.
+        One that is there learns where its model and data lie now, if that is elsewhere, and
+        is reopened if it lost rows.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self.lock():
@@ -159,14 +159,20 @@ class TrialFolder:
                 return
             values = self.read()
             config = _with_places(values["config"], spec.config)
-            now: dict[str, Any] = {}
             if config != values["config"]:
                 now = {"config": config, "overrides": spec.overrides, "command": spec.command}
+                self._write(values | now)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Interrupt a trial that has ended and lost rows since, before the first of them."""
+        if self.status not in ENDED:
+            return
+        with self.lock():
+            values = self.read()
             if missing := missing_rungs(values, self.rows()):
                 _cut_rows(self.records_path, missing[0])
-                now["status"] = "interrupted"
-            if now:
-                self._write(values | now)
+                self._write(values | {"status": "interrupted"})
 
     def read(self) -> dict[str, Any]:
         """The content of trial.json.
@@ -305,7 +311,7 @@ def iterate_rows(path: Path) -> Iterator[Row]:
 def missing_rungs(trial: Mapping[str, Any], rows: Iterable[Row]) -> list[int]:
     """The rungs up to its end of which a trial that has ended well, or was stopped, has no row.
 
-    A trial with any of them counts as interrupted. One that failed may have ended anywhere.
+    With any of them it counts as interrupted. One that failed may have ended anywhere.
 
     Args:
         trial: As in trial.json; `ended_rung` is the rung of its last row.
@@ -322,10 +328,8 @@ def missing_rungs(trial: Mapping[str, Any], rows: Iterable[Row]) -> list[int]:
 
 def describe_missing(trials: Sequence[str]) -> str:
     """What to say of trials that lack rows."""
-    return (
-        "Trials that had ended lack rows of their records: "
-        f"{', '.join(trials)}. They count as interrupted; running the sweep again completes them."
-    )
+    now = "They count as interrupted; running the sweep again completes them."
+    return f"Trials that had ended lack rows of their records: {', '.join(trials)}. {now}"
 
 
 def choose_checkpoint(rows: Iterable[Row]) -> Row:

@@ -59,6 +59,8 @@ def run_plan(plan: Plan, console: Console) -> int:
     Raises:
         ConfigError: Before any work starts.
     """
+    for spec in plan.specs:
+        plan.trial_folder(spec.trial_id).reopen()
     pending = [s for s in plan.specs if plan.trial_folder(s.trial_id).status not in done(plan)]
     if pending and exhausted_before(plan.folder / RUN_FILE, plan.sweep.budget):
         return 130

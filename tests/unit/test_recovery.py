@@ -22,6 +22,7 @@ from rich.console import Console
 from kerzoo.attempt import options_of_attempt
 from kerzoo.failures import Failure
 from kerzoo.records import TrialFolder
+from sweeps import runner
 from sweeps.events import EventLog, read_events
 from sweeps.plan import make_plan
 from sweeps.recovery import (
@@ -207,6 +208,22 @@ def test_tune_runs_with_the_patient_controller_once_it_is_installed() -> None:
     module: Any = importlib.import_module("ray.tune.tune")
     PatientController.install()
     assert module.TuneController is PatientController
+
+
+def test_a_trial_that_lost_rows_is_pending_before_the_next_run_counts_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ["+sweep=quickstart", "model=opt-tiny", "arm=mezo", f"results_dir={tmp_path}"]
+    plan = make_plan([*overrides, "tracking=none"], "test")
+    plan.write()
+    plan.create_trials()
+    for spec in plan.specs:
+        plan.trial_folder(spec.trial_id).update(status="failed")
+    lost = plan.trial_folder(plan.specs[0].trial_id)
+    lost.update(status="finished")
+    monkeypatch.setattr(runner, "prepare", lambda plan, console: 99)
+    assert run_plan(plan, Console(file=io.StringIO())) == 99
+    assert lost.status == "interrupted"
 
 
 def test_a_driver_killed_behind_its_last_trial_is_concluded_by_the_next_one(tmp_path: Path) -> None:
