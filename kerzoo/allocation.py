@@ -6,37 +6,29 @@ import contextlib
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
-_MIB = 1 << 20
+_OLD_LIMIT_MIB = 32
+"""The largest block that glibc before 2.35 can be asked to keep."""
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(limit_mib: int = 1024) -> None:
     """Have glibc keep memory that is freed from here on for the next tensor.
 
     By default it gives large blocks back to the system at once, which hands them out again page
     by page, zeroed: on a CPU a tenth to a sixth of the time of a forward pass. What a step needs
-    at its peak stays with the process; blocks of 1 GiB and more (of 32 MiB, before glibc 2.35) are
-    given back as before. Does nothing with another C library.
+    at its peak stays with the process. Does nothing with another C library.
+
+    Args:
+        limit_mib: Blocks from here on are given back as before, as is all that lies free beyond so
+            much; 32 is about what glibc comes to by itself. Gaps that were kept are filled first.
     """
-    _set_thresholds(1024 * _MIB, 1024 * _MIB)
-
-
-def keep_little_memory() -> None:
-    """Have glibc do again what it comes to do by itself with blocks of 32 MiB and more.
-
-    Gaps that were kept until then are filled first.
-    """
-    _set_thresholds(32 * _MIB, 64 * _MIB)
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        if not mallopt(_MMAP_THRESHOLD, limit_mib << 20):
+            mallopt(_MMAP_THRESHOLD, _OLD_LIMIT_MIB << 20)
+        mallopt(_TRIM_THRESHOLD, limit_mib << 20)
 
 
 def return_free_memory() -> None:
     """Give what is free back to the system, once."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _set_thresholds(mmap: int, trim: int) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        if not mallopt(_MMAP_THRESHOLD, mmap):
-            mallopt(_MMAP_THRESHOLD, 32 * _MIB)
-        mallopt(_TRIM_THRESHOLD, trim)

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kerzoo.methods import ZerothOrder
 from sweeps.compose import CONF, compose
 from sweeps.plan.base import Plan
 
-PARTS = (
-    "kernel",
-    "bandwidth",
-    "perturbation",
-    "clipping",
-    "momentum",
-    "learning_rate_schedule",
-    "perturbation_scale_schedule",
-)
+PARTS = tuple(part for part in ZerothOrder.parts if part != "tuning")
 """The groups that an arm is composed of."""
 
 

@@ -48,7 +48,7 @@ from arms import (
     wait,
 )
 
-from kerzoo.allocation import keep_freed_memory, keep_little_memory
+from kerzoo.allocation import keep_freed_memory
 from kerzoo.noise import Gaussian, noise_engine
 
 GIB = 1 << 30
@@ -123,7 +123,7 @@ def measure(case: Case, rounds: int) -> list[dict[str, Any]]:
                 memory[name] = (torch.cuda.max_memory_allocated() - before) / GIB
         for _ in range(rounds):
             for name in arms:
-                (keep_little_memory if arms[name].plain else keep_freed_memory)()
+                keep_freed_memory(32 if arms[name].plain else 1024)
                 wait(case.device)
                 start = time.perf_counter()
                 steps[name]()
